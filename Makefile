@@ -1,0 +1,56 @@
+# Every target sets up what it needs: a virtual environment in $(VENV), with the extension built in place.
+
+VENV ?= .venv
+BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON := $(VENV)/bin/python
+SET_UP := $(VENV)/.set-up
+BUILT := build/.extension
+SOURCES := $(shell find csrc -type f 2>/dev/null)
+SANITIZED := build/sanitized
+SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py tests/test_extension*.py tests/test_csrc*.py)
+
+.PHONY: setup demo test test-all lint sanitize bench clean
+
+setup: $(BUILT)
+
+# A stale build directory can leak an old extension into the new install.
+$(SET_UP): pyproject.toml setup.py constraints/cpu.txt
+	rm -rf build
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints/cpu.txt -e '.[dev]'
+	touch $@
+
+# The install has just compiled the extension; afterwards only what changed is compiled again.
+$(BUILT): $(SET_UP) $(SOURCES)
+	mkdir -p build
+	$(PYTHON) setup.py -q build_ext --inplace
+	touch $@
+
+demo: setup
+	$(PYTHON) -m pixelfast.cli.demo
+
+test: setup
+	$(PYTHON) -m pytest -q -m "not slow"
+
+test-all: setup
+	$(PYTHON) -m pytest -q
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/test_layering.py
+
+# The sanitized package lives in a directory of its own and is found before the installed one.
+sanitize: setup
+	PIXELFAST_SANITIZE=1 $(PYTHON) setup.py -q build --build-base build/sanitize --build-lib $(SANITIZED)
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so):$$(g++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) $(PYTHON) -m pytest -q -m "not slow" $(SANITIZE_TESTS)
+
+bench: setup
+	$(PYTHON) -m pixelfast bench pixelcnnpp --batch-sizes 1,16
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f pixelfast/_C*.so
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,327 @@
+// pixelfast._C: turns Python tuples and arrays into plain structures, and nothing else. See pixelfast/_C.pyi.
+#include <omp.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "engine.h"
+
+namespace py = pybind11;
+
+namespace pixelfast {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+// Keeps the arrays alive whose memory a ProgramSpec points to.
+using Owners = std::vector<py::object>;
+
+template <class T>
+std::vector<T> to_vector(const py::handle& object) {
+    const Array<T> array = Array<T>::ensure(object);
+    if (!array) throw py::error_already_set();
+    return std::vector<T>(array.data(), array.data() + array.size());
+}
+
+// The memory of an array of the given shape; -1 accepts any length.
+template <class T>
+const T* checked(const py::handle& object, std::vector<py::ssize_t> shape, const std::string& name, Owners& owners) {
+    Array<T> array = Array<T>::ensure(object);
+    if (!array) throw py::error_already_set();
+    bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
+    for (size_t i = 0; fits && i < shape.size(); ++i) fits = array.shape(i) == shape[i];
+    if (!fits) throw std::invalid_argument(name + " has the wrong shape");
+    owners.push_back(array);
+    return array.data();
+}
+
+py::tuple tuple_of(const py::handle& object, size_t size, const char* name) {
+    py::tuple result = py::reinterpret_borrow<py::object>(object);
+    if (result.size() != size) throw std::invalid_argument(std::string(name) + " has the wrong number of fields");
+    return result;
+}
+
+BufferSpec read_buffer(const py::handle& object, Owners& owners) {
+    const py::tuple fields = tuple_of(object, 4, "a buffer");
+    BufferSpec out;
+    out.constant = fields[0].cast<bool>();
+    out.channels = fields[1].cast<int64_t>();
+    out.slots = fields[2].cast<int64_t>();
+    if (out.constant) out.data = checked<float>(fields[3], {out.slots, out.channels}, "a constant buffer", owners);
+    return out;
+}
+
+ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
+    const py::tuple fields = tuple_of(object, 6, "a contraction");
+    ContractionSpec out;
+    out.result = fields[0].cast<int32_t>();
+    out.columns = fields[1].cast<int64_t>();
+    for (const py::handle item : fields[2]) {
+        const py::tuple term = tuple_of(item, 5, "a term");
+        TermSpec spec;
+        spec.buffer = term[0].cast<int32_t>();
+        spec.table = term[1].cast<int32_t>();
+        spec.start = term[2].cast<int64_t>();
+        spec.count = term[3].cast<int64_t>();
+        spec.weight = checked<double>(term[4], {spec.count, out.columns}, "a weight", owners);
+        out.terms.push_back(spec);
+    }
+    if (!fields[3].is_none()) out.bias = checked<double>(fields[3], {out.columns}, "a bias", owners);
+    for (const py::handle item : fields[4]) {
+        const std::vector<int32_t> flat = to_vector<int32_t>(item);
+        if (flat.size() % 4 != 0) throw std::invalid_argument("segments must have 4 fields each");
+        std::vector<SegmentSpec> segments;
+        for (size_t i = 0; i < flat.size(); i += 4) segments.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
+        out.patterns.push_back(std::move(segments));
+    }
+    out.pattern_of_site = to_vector<int32_t>(fields[5]);
+    return out;
+}
+
+LoadSpec read_load(const py::handle& object) {
+    const py::tuple fields = tuple_of(object, 6, "a load");
+    LoadSpec out;
+    out.result = fields[0].cast<int32_t>();
+    out.buffer = fields[1].cast<int32_t>();
+    out.table = fields[2].cast<int32_t>();
+    out.start = fields[3].cast<int64_t>();
+    out.count = fields[4].cast<int64_t>();
+    if (!fields[5].is_none()) out.channels = to_vector<int32_t>(fields[5]);
+    return out;
+}
+
+OperandSpec read_operand(const py::handle& object) {
+    OperandSpec out;
+    if (!py::isinstance<py::tuple>(object)) {
+        out.number = object.cast<float>();
+        return out;
+    }
+    const py::tuple fields = tuple_of(object, 3, "an operand");
+    out.source = fields[0].cast<int32_t>();
+    if (out.source < 0) throw std::invalid_argument("an operand has no register");
+    out.start = fields[1].cast<int64_t>();
+    out.stride = fields[2].cast<int64_t>();
+    return out;
+}
+
+Reduction reduction_of(const std::string& name) {
+    if (name == "sum") return Reduction::sum;
+    if (name == "amax") return Reduction::amax;
+    if (name == "amin") return Reduction::amin;
+    if (name == "prod") return Reduction::prod;
+    throw std::invalid_argument("unknown reduction " + name);
+}
+
+InstructionSpec read_instruction(const py::handle& object) {
+    const py::tuple fields = tuple_of(object, 6, "an instruction");
+    InstructionSpec out;
+    const std::string name = fields[0].cast<std::string>();
+    out.result = fields[1].cast<int32_t>();
+    out.start = fields[2].cast<int64_t>();
+    out.width = fields[3].cast<int64_t>();
+    for (const py::handle item : fields[4]) out.arguments.push_back(read_operand(item));
+    if (!fields[5].is_none()) {
+        out.reduction = reduction_of(name);
+        const py::tuple window = tuple_of(fields[5], 3, "a reduction");
+        out.outer = window[0].cast<int64_t>();
+        out.inner = window[1].cast<int64_t>();
+        out.count = window[2].cast<int64_t>();
+        return out;
+    }
+    const std::vector<ElementwiseName>& names = elementwise_names();
+    for (size_t i = 0; i < names.size(); ++i) {
+        if (name != names[i].name) continue;
+        out.operation = static_cast<int32_t>(i);
+        return out;
+    }
+    throw std::invalid_argument("unknown operation " + name);
+}
+
+KernelSpec read_kernel(const py::handle& object, Owners& owners) {
+    const py::tuple fields = tuple_of(object, 6, "a kernel");
+    KernelSpec out;
+    out.sites = fields[0].cast<int64_t>();
+    out.widths = fields[1].cast<std::vector<int64_t>>();
+    out.has_contraction = !fields[2].is_none();
+    if (out.has_contraction) out.contraction = read_contraction(fields[2], owners);
+    for (const py::handle item : fields[3]) out.loads.push_back(read_load(item));
+    for (const py::handle item : fields[4]) out.instructions.push_back(read_instruction(item));
+    for (const py::handle item : fields[5]) {
+        const py::tuple store = tuple_of(item, 6, "a store");
+        out.stores.push_back({store[0].cast<int32_t>(), store[1].cast<int64_t>(), store[2].cast<int64_t>(),
+                              store[3].cast<int32_t>(), store[4].cast<int32_t>(), store[5].cast<int64_t>()});
+    }
+    return out;
+}
+
+Head read_head(const py::tuple& fields, int64_t channels) {
+    const std::string kind = fields[0].cast<std::string>();
+    Head out{};
+    out.channels = channels;
+    out.levels = fields[1].cast<int64_t>();
+    out.mixtures = fields[2].cast<int64_t>();
+    if (kind == "categorical") {
+        out.kind = HeadKind::categorical;
+    } else if (kind == "mixture") {
+        out.kind = HeadKind::mixture;
+    } else if (kind == "bernoulli") {
+        out.kind = HeadKind::bernoulli;
+    } else {
+        throw std::invalid_argument("unknown likelihood " + kind);
+    }
+    return out;
+}
+
+std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<int64_t>& shape, const py::list& buffers,
+                                    const py::list& tables, const py::list& kernels, const py::handle& tasks,
+                                    const py::handle& sites, const py::tuple& input,
+                                    const std::vector<std::pair<int32_t, int32_t>>& outputs, const py::tuple& head) {
+    const KernelTable& table = select_isa(isa);
+    if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
+    Owners owners;
+    ProgramSpec spec;
+    spec.channels = shape[0];
+    spec.height = shape[1];
+    spec.width = shape[2];
+    for (const py::handle item : buffers) spec.buffers.push_back(read_buffer(item, owners));
+    for (const py::handle item : tables) spec.tables.push_back(to_vector<int32_t>(item));
+    for (const py::handle item : kernels) spec.kernels.push_back(read_kernel(item, owners));
+    const std::vector<int32_t> flat = to_vector<int32_t>(tasks);
+    if (flat.size() % 4 != 0) throw std::invalid_argument("tasks must have 4 fields each");
+    for (size_t i = 0; i < flat.size(); i += 4) spec.tasks.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
+    spec.sites = to_vector<int32_t>(sites);
+    if (input.size() != 4) throw std::invalid_argument("input has the wrong number of fields");
+    spec.input_buffers = input[0].cast<std::vector<int32_t>>();
+    spec.input_scale = input[1].cast<double>();
+    spec.input_offset = input[2].cast<double>();
+    if (!input[3].is_none()) spec.input_table = to_vector<double>(input[3]);
+    for (const auto& [buffer, slots] : outputs) spec.outputs.push_back({buffer, slots});
+    if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
+    spec.head = read_head(head, spec.channels);
+    return std::make_unique<Engine>(compile(spec, table));
+}
+
+py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t stream, const py::handle& sample_ids,
+              const py::list& conditions, double temperature, bool reference, const py::object& known,
+              const py::object& mask, const py::object& on_row, bool collect_parameters, int threads,
+              int64_t last_number, const std::string& sharing) {
+    const CompiledProgram& program = engine.program();
+    const std::vector<py::ssize_t> shape = {samples, program.channels, program.height, program.width};
+    Owners owners;
+    Request request;
+    request.samples = samples;
+    request.seed = seed;
+    request.stream = stream;
+    request.sample_ids = checked<uint32_t>(sample_ids, {samples}, "sample_ids", owners);
+    for (const py::handle item : conditions) {
+        const py::tuple fields = tuple_of(item, 2, "a condition");
+        const int32_t index = fields[0].cast<int32_t>();
+        if (index < 0 || index >= static_cast<int32_t>(program.buffers.size()))
+            throw std::invalid_argument("a condition has no buffer");
+        const Slots& slots = program.buffers[index];
+        request.conditions.push_back(
+            {index, checked<double>(fields[1], {samples, slots.slots, slots.channels}, "a condition", owners)});
+    }
+    request.sampling = {temperature, reference};
+    if (!known.is_none()) request.known = checked<int64_t>(known, shape, "known", owners);
+    if (!mask.is_none()) request.mask = checked<bool>(mask, shape, "mask", owners);
+    py::array_t<int64_t> images(shape);
+    request.images = images.mutable_data();
+    std::fill_n(request.images, images.size(), int64_t{0});
+    py::list parameters;
+    for (int64_t c = 0; collect_parameters && c < program.channels; ++c) {
+        py::array_t<float> values({samples, program.height * program.width, program.outputs[c].slots.channels});
+        std::fill_n(values.mutable_data(), values.size(), 0.0f);
+        request.parameters.push_back(values.mutable_data());
+        parameters.append(values);
+    }
+    request.last_number = last_number;
+    request.threads = threads;
+    if (sharing == "images") {
+        request.sharing = Sharing::images;
+    } else if (sharing == "tasks") {
+        request.sharing = Sharing::tasks;
+    } else if (sharing != "auto") {
+        throw std::invalid_argument("sharing must be auto, images or tasks");
+    }
+    request.wait_for_row = !on_row.is_none();
+    request.on_row = [&](int64_t row) {
+        const py::gil_scoped_acquire gil;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (request.wait_for_row) on_row(row, images);
+    };
+    Outcome outcome;
+    {
+        const py::gil_scoped_release release;
+        outcome = engine.run(request);
+    }
+    py::dict stats;
+    stats["seconds"] = outcome.seconds;
+    stats["threads"] = outcome.threads;
+    stats["sharing"] = outcome.sharing == Sharing::tasks ? "tasks" : "images";
+    return py::make_tuple(images, parameters, stats);
+}
+
+Array<uint32_t> philox_words(const Array<uint32_t>& counter, const Array<uint32_t>& key) {
+    if (counter.ndim() != 2 || counter.shape(1) != 4 || key.size() != 2)
+        throw std::invalid_argument("philox4x32 takes counters (n, 4) and a key (2,)");
+    Array<uint32_t> out({counter.shape(0), py::ssize_t{4}});
+    for (py::ssize_t i = 0; i < counter.shape(0); ++i) philox4x32(counter.data() + 4 * i, key.data(), out.mutable_data() + 4 * i);
+    return out;
+}
+
+Array<uint32_t> noise_words(uint64_t seed, uint32_t sample, uint32_t number, int64_t draws, uint32_t stream,
+                            const std::string& isa) {
+    if (draws < 1) throw std::invalid_argument("draws must be at least 1");
+    const int64_t blocks = (draws + 3) / 4;
+    std::vector<uint32_t> words(static_cast<size_t>(4 * blocks));
+    select_isa(isa).noise({seed, sample, number, stream}, blocks, words.data());
+    Array<uint32_t> out(draws);
+    std::copy_n(words.data(), draws, out.mutable_data());
+    return out;
+}
+
+}  // namespace
+}  // namespace pixelfast
+
+PYBIND11_MODULE(_C, module) {
+    using namespace pixelfast;
+    // Python's KeyboardInterrupt and the errors of callbacks come out as they went in; std::invalid_argument becomes
+    // ValueError.
+    py::register_exception_translator([](std::exception_ptr error) {
+        try {
+            if (error) std::rethrow_exception(error);
+        } catch (const ParametersNotFinite& e) {
+            PyErr_SetString(PyExc_ArithmeticError, e.what());
+        }
+    });
+    py::class_<Engine>(module, "Engine")
+        .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("shape"), py::arg("buffers"),
+             py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
+             py::arg("outputs"), py::arg("head"))
+        .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
+             py::arg("conditions"), py::arg("temperature"), py::arg("reference"), py::arg("known"), py::arg("mask"),
+             py::arg("on_row"), py::arg("collect_parameters"), py::arg("threads"), py::arg("last_number"),
+             py::arg("sharing"))
+        .def_property_readonly("isa", [](const Engine& engine) { return engine.program().isa->name; })
+        .def_property_readonly("weight_bytes", [](const Engine& engine) { return engine.program().weight_bytes; })
+        .def_property_readonly("arena_bytes", [](const Engine& engine) {
+            return engine.program().arena_floats * static_cast<int64_t>(sizeof(float));
+        });
+    module.def("available_isas", &available_isas);
+    module.def("elementwise_names", [] {
+        py::dict names;
+        for (const ElementwiseName& name : elementwise_names()) names[name.name] = name.arguments;
+        return names;
+    });
+    module.def("philox4x32", &philox_words, py::arg("counter"), py::arg("key"));
+    module.def("noise_words", &noise_words, py::arg("seed"), py::arg("sample"), py::arg("number"), py::arg("draws"),
+               py::arg("stream"), py::arg("isa"));
+    module.def("max_threads", &omp_get_max_threads);
+}

@@ -1,0 +1,463 @@
+// Checks a program and makes it ready to run.
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "compiled.h"
+
+namespace pixelfast {
+
+namespace {
+
+void require(bool condition, const std::string& message) {
+    if (!condition) throw std::invalid_argument("malformed program: " + message);
+}
+
+bool in_range(int64_t index, size_t size) { return index >= 0 && index < static_cast<int64_t>(size); }
+
+// Slots of a few channels are packed; wider ones start on a cache line.
+int64_t slot_stride(int64_t channels) {
+    int64_t stride = 1;
+    while (stride < channels && stride < kLineFloats) stride *= 2;
+    return stride < channels ? round_up(channels, kLineFloats) : stride;
+}
+
+// Images lie this far apart in memory, so that the same slot of different images falls into different cache sets.
+int64_t arena_size(int64_t floats) {
+    constexpr int64_t kPage = 1024;
+    return round_up(floats + kLineFloats, kPage) + 5 * kLineFloats;
+}
+
+class Compiler {
+public:
+    Compiler(const ProgramSpec& spec, const KernelTable& isa) : spec_(spec) { out_.isa = &isa; }
+
+    CompiledProgram run() {
+        require(spec_.channels > 0 && spec_.height > 0 && spec_.width > 0, "the image is empty");
+        out_.channels = spec_.channels;
+        out_.height = spec_.height;
+        out_.width = spec_.width;
+        out_.tables = spec_.tables;
+        lay_out_buffers();
+        out_.kernels.resize(spec_.kernels.size());
+        for (size_t k = 0; k < spec_.kernels.size(); ++k) {
+            kernel_ = "kernel " + std::to_string(k) + ": ";
+            compile_kernel(spec_.kernels[k], out_.kernels[k]);
+        }
+        compile_tasks();
+        compile_ends();
+        return std::move(out_);
+    }
+
+private:
+    void lay_out_buffers() {
+        int64_t image = 0, constant = 0, longest = 0;
+        for (const BufferSpec& buffer : spec_.buffers) {
+            require(buffer.channels > 0 && buffer.slots > 0, "a buffer is empty");
+            Slots slots;
+            slots.constant = buffer.constant;
+            slots.stride = slot_stride(buffer.channels);
+            slots.slots = buffer.slots;
+            slots.channels = buffer.channels;
+            int64_t& total = buffer.constant ? constant : image;
+            slots.offset = total;
+            total += round_up(slots.stride * slots.slots, kLineFloats);
+            longest = std::max(longest, slots.stride);
+            out_.buffers.push_back(slots);
+        }
+        out_.arena_floats = arena_size(image);
+        const int64_t constant_floats = constant + 2 * kLineFloats;
+        out_.constants = allocate<float>(constant_floats);
+        std::fill_n(out_.constants.get(), constant_floats, 0.0f);
+        const int64_t zero_floats = longest + 2 * kLineFloats;
+        out_.zeros = allocate<float>(zero_floats);
+        std::fill_n(out_.zeros.get(), zero_floats, 0.0f);
+        for (size_t b = 0; b < spec_.buffers.size(); ++b) {
+            if (!spec_.buffers[b].constant) continue;
+            require(spec_.buffers[b].data != nullptr, "a constant buffer has no data");
+            const Slots& slots = out_.buffers[b];
+            for (int64_t s = 0; s < slots.slots; ++s)
+                std::copy_n(spec_.buffers[b].data + s * slots.channels, slots.channels,
+                            out_.constants.get() + slots.offset + s * slots.stride);
+        }
+    }
+
+    const Slots& buffer(int32_t index) const {
+        require(in_range(index, out_.buffers.size()), kernel_ + "no buffer " + std::to_string(index));
+        return out_.buffers[index];
+    }
+
+    // Slots of `buffer` from channel `start`.
+    static Slots from_channel(Slots slots, int64_t start) {
+        slots.offset += start;
+        return slots;
+    }
+
+    const int32_t* table(int32_t index, int64_t length, const Slots& slots) const {
+        require(in_range(index, out_.tables.size()), kernel_ + "no table " + std::to_string(index));
+        const std::vector<int32_t>& values = out_.tables[index];
+        require(static_cast<int64_t>(values.size()) == length,
+                kernel_ + "table " + std::to_string(index) + " has " + std::to_string(values.size()) + " entries, not " +
+                    std::to_string(length));
+        for (const int32_t slot : values)
+            require(slot >= -1 && slot < slots.slots, kernel_ + "table " + std::to_string(index) + " leaves its buffer");
+        return values.data();
+    }
+
+    void compile_kernel(const KernelSpec& spec, CompiledKernel& kernel) {
+        require(spec.sites > 0, kernel_ + "no sites");
+        for (const int64_t width : spec.widths) require(width > 0, kernel_ + "an empty register");
+        written_.clear();
+        for (const int64_t width : spec.widths) written_.emplace_back(static_cast<size_t>(width), 0);
+        out_.max_registers = std::max<int64_t>(out_.max_registers, spec.widths.size());
+        if (spec.has_contraction) compile_contraction(spec, kernel.contraction);
+        compile_loads(spec, kernel);
+        place_registers(spec, kernel);
+        compile_instructions(spec, kernel);
+        compile_stores(spec, kernel);
+        out_.row_floats = std::max(out_.row_floats, row_floats_ + 2 * kLineFloats);
+    }
+
+    void require_register(const KernelSpec& spec, int32_t index, int64_t first, int64_t last) const {
+        require(in_range(index, spec.widths.size()), kernel_ + "no register " + std::to_string(index));
+        require(first >= 0 && last < spec.widths[index], kernel_ + "channels outside register " + std::to_string(index));
+    }
+
+    void write(int32_t index, int64_t start, int64_t width) {
+        std::fill_n(written_[index].begin() + start, width, 1);
+    }
+
+    void require_written(int32_t index, int64_t channel) const {
+        require(written_[index][channel] != 0, kernel_ + "register " + std::to_string(index) + " is read before it is written");
+    }
+
+    void compile_contraction(const KernelSpec& kernel_spec, CompiledContraction& out) {
+        const ContractionSpec& spec = kernel_spec.contraction;
+        require(spec.columns > 0 && !spec.terms.empty(), kernel_ + "an empty contraction");
+        require_register(kernel_spec, spec.result, 0, spec.columns - 1);
+        require(kernel_spec.widths[spec.result] == spec.columns, kernel_ + "the contraction does not fill its register");
+        out.result = spec.result;
+        out.columns = spec.columns;
+        write(spec.result, 0, spec.columns);
+
+        std::vector<int64_t> offsets;
+        int64_t channels = 0;
+        for (const TermSpec& term : spec.terms) {
+            const Slots& slots = buffer(term.buffer);
+            require(term.count > 0 && term.start >= 0 && term.start + term.count <= slots.channels,
+                    kernel_ + "a term reads channels outside its buffer");
+            out.terms.push_back({from_channel(slots, term.start), table(term.table, kernel_spec.sites, slots)});
+            offsets.push_back(channels);
+            channels += term.count;
+        }
+        out_.max_terms = std::max<int64_t>(out_.max_terms, spec.terms.size());
+
+        for (const std::vector<SegmentSpec>& segments : spec.patterns) {
+            Pattern pattern;
+            for (const SegmentSpec& s : segments) {
+                require(in_range(s.term, spec.terms.size()), kernel_ + "a pattern has no such term");
+                require(s.first >= 0 && s.count > 0 && int64_t{s.first} + s.count <= spec.terms[s.term].count,
+                        kernel_ + "a segment leaves its term");
+                const int64_t offset = offsets[s.term] + s.first;
+                pattern.segments.push_back({s.term, s.first, s.count, s.last, static_cast<int32_t>(offset)});
+                if (pattern.terms.empty() || pattern.terms.back() != s.term) pattern.terms.push_back(s.term);
+                pattern.channels += s.count;
+            }
+            require(pattern.segments.empty() || pattern.segments.back().last, kernel_ + "a block is not closed");
+            out.patterns.push_back(std::move(pattern));
+        }
+        require(static_cast<int64_t>(spec.pattern_of_site.size()) == kernel_spec.sites,
+                kernel_ + "pattern_of_site does not have an entry per site");
+        for (const int32_t pattern : spec.pattern_of_site)
+            require(in_range(pattern, spec.patterns.size()), kernel_ + "no pattern " + std::to_string(pattern));
+        pack_weights(spec, offsets, channels, out);
+    }
+
+    // Panels of a few vectors of columns, each [channel of all terms][columns], one after the other. An even number of
+    // panels of nearly equal width, so that two threads share them evenly.
+    void pack_weights(const ContractionSpec& spec, const std::vector<int64_t>& offsets, int64_t channels,
+                      CompiledContraction& out) {
+        const int64_t lanes = out_.isa->lanes;
+        const int64_t vectors = (spec.columns + lanes - 1) / lanes;
+        int64_t panels = (vectors + out_.isa->tile_vectors - 1) / out_.isa->tile_vectors;
+        if (vectors > 1) panels = round_up(panels, 2);
+        out.row_stride = round_up(vectors * lanes, kLineFloats);
+        out_.result_floats = std::max(out_.result_floats, out.row_stride);
+        out.bias.assign(static_cast<size_t>(vectors * lanes), 0.0f);
+        for (int64_t c = 0; spec.bias != nullptr && c < spec.columns; ++c) out.bias[c] = static_cast<float>(spec.bias[c]);
+
+        float* packed = take_weights(channels * vectors * lanes);
+        for (int64_t p = 0; p < panels; ++p) {
+            const int64_t first = p * vectors / panels, last = (p + 1) * vectors / panels;
+            const int64_t columns = (last - first) * lanes;
+            const int64_t real = std::min(columns, spec.columns - first * lanes);
+            out.panels.push_back({first * lanes, static_cast<int>(last - first), packed});
+            for (size_t t = 0; t < spec.terms.size(); ++t) {
+                for (int64_t k = 0; k < spec.terms[t].count; ++k) {
+                    const double* source = spec.terms[t].weight + k * spec.columns + first * lanes;
+                    float* destination = packed + (offsets[t] + k) * columns;
+                    for (int64_t c = 0; c < real; ++c) destination[c] = static_cast<float>(source[c]);
+                    for (int64_t c = real; c < columns; ++c) destination[c] = 0.0f;
+                }
+            }
+            packed += channels * columns;
+        }
+    }
+
+    // Contractions share large blocks of memory, so that huge pages hold them.
+    float* take_weights(int64_t floats) {
+        constexpr int64_t kBlock = int64_t{1} << 23;
+        floats = round_up(floats, kLineFloats);
+        out_.weight_bytes += floats * static_cast<int64_t>(sizeof(float));
+        if (floats > weights_left_) {
+            weights_left_ = std::max(kBlock, floats);
+            out_.weights.push_back(allocate<float>(weights_left_));
+            next_weights_ = out_.weights.back().get();
+        }
+        float* result = next_weights_;
+        next_weights_ += floats;
+        weights_left_ -= floats;
+        return result;
+    }
+
+    void compile_loads(const KernelSpec& spec, CompiledKernel& kernel) {
+        for (const LoadSpec& load : spec.loads) {
+            const Slots& slots = buffer(load.buffer);
+            const int64_t count = load.channels.empty() ? load.count : static_cast<int64_t>(load.channels.size());
+            require(count > 0, kernel_ + "an empty load");
+            require_register(spec, load.result, 0, count - 1);
+            CompiledLoad out;
+            out.result = load.result;
+            out.count = count;
+            out.channels = load.channels;
+            if (load.channels.empty()) {
+                require(load.start >= 0 && load.start + count <= slots.channels, kernel_ + "a load leaves its buffer");
+                out.slots = from_channel(slots, load.start);
+            } else {
+                for (const int32_t channel : load.channels)
+                    require(channel >= 0 && channel < slots.channels, kernel_ + "a load leaves its buffer");
+                out.slots = slots;
+            }
+            if (load.table != kNone) out.table = table(load.table, spec.sites, slots);
+            out.copy = !load.channels.empty() || must_copy(spec, load);
+            kernel.loads.push_back(std::move(out));
+            write(load.result, 0, count);
+        }
+    }
+
+    // A register can be the buffer's own memory unless something else writes the register, or a store may change the
+    // memory before another store has read it.
+    static bool must_copy(const KernelSpec& spec, const LoadSpec& load) {
+        if (spec.has_contraction && spec.contraction.result == load.result) return true;
+        for (const LoadSpec& other : spec.loads)
+            if (&other != &load && other.result == load.result) return true;
+        for (const InstructionSpec& instruction : spec.instructions)
+            if (instruction.result == load.result) return true;
+        for (const StoreSpec& store : spec.stores)
+            if (store.buffer == load.buffer) return true;
+        return false;
+    }
+
+    void place_registers(const KernelSpec& spec, CompiledKernel& kernel) {
+        row_floats_ = 0;
+        kernel.registers.assign(spec.widths.size(), -1);
+        for (size_t r = 0; r < spec.widths.size(); ++r) {
+            const int32_t index = static_cast<int32_t>(r);
+            if (kernel.contraction.result == index) continue;
+            const bool alias = std::any_of(kernel.loads.begin(), kernel.loads.end(), [&](const CompiledLoad& load) {
+                return load.result == index && !load.copy;
+            });
+            if (!alias) kernel.registers[r] = take_row(spec.widths[r]);
+        }
+    }
+
+    int64_t take_row(int64_t floats) {
+        const int64_t offset = row_floats_;
+        row_floats_ += round_up(floats, kLineFloats) + kLineFloats;
+        return offset;
+    }
+
+    void compile_instructions(const KernelSpec& spec, CompiledKernel& kernel) {
+        std::vector<float> numbers;
+        const std::vector<ElementwiseName>& names = elementwise_names();
+        for (const InstructionSpec& instruction : spec.instructions) {
+            require(instruction.width > 0, kernel_ + "an empty instruction");
+            require_register(spec, instruction.result, instruction.start, instruction.start + instruction.width - 1);
+            CompiledInstruction out;
+            out.result = instruction.result;
+            out.start = instruction.start;
+            out.width = instruction.width;
+            // Rows of a contraction's result lie side by side; other registers have room behind them.
+            out.exact = instruction.start + instruction.width < spec.widths[instruction.result] ||
+                        instruction.result == kernel.contraction.result;
+            out.reduction = instruction.reduction;
+            out.arguments = static_cast<int>(instruction.arguments.size());
+            if (instruction.reduction != Reduction::none) {
+                compile_reduction(spec, instruction, out);
+            } else {
+                require(in_range(instruction.operation, names.size()), kernel_ + "no such operation");
+                const ElementwiseName& name = names[instruction.operation];
+                require(out.arguments == name.arguments,
+                        kernel_ + name.name + " takes " + std::to_string(name.arguments) + " arguments");
+                out.function = out_.isa->elementwise[instruction.operation];
+                for (int a = 0; a < out.arguments; ++a)
+                    out.argument[a] = compile_argument(spec, instruction, instruction.arguments[a], numbers);
+            }
+            write(instruction.result, instruction.start, instruction.width);
+            kernel.instructions.push_back(out);
+        }
+        kernel.numbers = allocate<float>(static_cast<int64_t>(numbers.size()) * kLineFloats);
+        for (size_t i = 0; i < numbers.size(); ++i)
+            std::fill_n(kernel.numbers.get() + i * kLineFloats, kLineFloats, numbers[i]);
+    }
+
+    Argument compile_argument(const KernelSpec& spec, const InstructionSpec& instruction, const OperandSpec& operand,
+                              std::vector<float>& numbers) {
+        Argument out;
+        if (operand.source == kNone) {
+            out.mode = ArgumentMode::number;
+            out.offset = static_cast<int64_t>(numbers.size()) * kLineFloats;
+            numbers.push_back(operand.number);
+            return out;
+        }
+        const int64_t end = operand.start + (instruction.width - 1) * operand.stride;
+        require_register(spec, operand.source, std::min(operand.start, end), std::max(operand.start, end));
+        for (int64_t i = 0; i < instruction.width; ++i) require_written(operand.source, operand.start + i * operand.stride);
+        out.source = operand.source;
+        out.start = operand.start;
+        out.stride = operand.stride;
+        if (operand.stride == 0) {
+            out.mode = ArgumentMode::spread;
+            out.offset = take_row(kLineFloats);
+        } else if ((operand.stride != 1 && instruction.width > 1) ||
+                   (operand.source == instruction.result && operand.start < instruction.start)) {
+            // The last case would read what the instruction has just written.
+            out.mode = ArgumentMode::gather;
+            out.offset = take_row(instruction.width);
+        }
+        return out;
+    }
+
+    void compile_reduction(const KernelSpec& spec, const InstructionSpec& instruction, CompiledInstruction& out) {
+        require(out.arguments == 1 && instruction.arguments[0].source != kNone && instruction.count > 0,
+                kernel_ + "a reduction takes one operand and at least one element");
+        const OperandSpec& operand = instruction.arguments[0];
+        require(operand.source != instruction.result, kernel_ + "a reduction overwrites its operand");
+        for (int64_t i = 0; i < instruction.width; ++i) {
+            for (int64_t j = 0; j < instruction.count; ++j) {
+                const int64_t channel = operand.start + i * instruction.outer + j * instruction.inner;
+                require_register(spec, operand.source, channel, channel);
+                require_written(operand.source, channel);
+            }
+        }
+        out.argument[0].source = operand.source;
+        out.argument[0].start = operand.start;
+        out.outer = instruction.outer;
+        out.inner = instruction.inner;
+        out.count = instruction.count;
+    }
+
+    void compile_stores(const KernelSpec& spec, CompiledKernel& kernel) {
+        for (const StoreSpec& store : spec.stores) {
+            const Slots& slots = buffer(store.buffer);
+            require(!slots.constant, kernel_ + "a store into a constant");
+            require(store.count > 0 && store.channel >= 0 && store.channel + store.count <= slots.channels,
+                    kernel_ + "a store leaves its buffer");
+            require_register(spec, store.source, store.start, store.start + store.count - 1);
+            for (int64_t i = 0; i < store.count; ++i) require_written(store.source, store.start + i);
+            kernel.stores.push_back({store.source, store.start, store.count, from_channel(slots, store.channel),
+                                     table(store.table, spec.sites, slots)});
+        }
+    }
+
+    // Sorts each task's sites by pattern and finds where each step's tasks begin.
+    void compile_tasks() {
+        const int64_t numbers = out_.numbers();
+        out_.first_task.assign(static_cast<size_t>(numbers + 1), static_cast<int64_t>(spec_.tasks.size()));
+        int64_t step = -1;
+        std::vector<int32_t> order;
+        for (size_t i = 0; i < spec_.tasks.size(); ++i) {
+            const TaskSpec& task = spec_.tasks[i];
+            const std::string name = "task " + std::to_string(i);
+            require(task.step >= step && task.step >= 0 && task.step < numbers, name + " is out of order");
+            for (; step < task.step; ++step) out_.first_task[step + 1] = static_cast<int64_t>(i);
+            require(in_range(task.kernel, spec_.kernels.size()), name + " has no kernel");
+            require(task.first >= 0 && task.count > 0 &&
+                        int64_t{task.first} + task.count <= static_cast<int64_t>(spec_.sites.size()),
+                    name + " leaves the list of sites");
+            const KernelSpec& kernel = spec_.kernels[task.kernel];
+            order.assign(spec_.sites.begin() + task.first, spec_.sites.begin() + task.first + task.count);
+            for (const int32_t site : order) require(site >= 0 && site < kernel.sites, name + " leaves its kernel's sites");
+            append_task(task.kernel, kernel, order);
+        }
+    }
+
+    void append_task(int32_t index, const KernelSpec& kernel, std::vector<int32_t>& order) {
+        const auto pattern = [&](int32_t site) {
+            return kernel.has_contraction ? kernel.contraction.pattern_of_site[site] : 0;
+        };
+        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return pattern(a) < pattern(b); });
+        Task task{index, static_cast<int32_t>(out_.runs.size()), 0, static_cast<int32_t>(order.size()), 0.0};
+        for (const int32_t site : order) {
+            if (task.runs == 0 || out_.runs.back().pattern != pattern(site)) {
+                out_.runs.push_back({pattern(site), static_cast<int32_t>(out_.sites.size()), 0});
+                ++task.runs;
+            }
+            ++out_.runs.back().count;
+            out_.sites.push_back(site);
+            if (kernel.has_contraction)
+                task.work += static_cast<double>(out_.kernels[index].contraction.patterns[pattern(site)].channels) *
+                             static_cast<double>(kernel.contraction.columns);
+        }
+        out_.tasks.push_back(task);
+    }
+
+    void compile_ends() {
+        kernel_ = "";
+        const Head& head = spec_.head;
+        const size_t channels = static_cast<size_t>(spec_.channels);
+        const int64_t pixels = spec_.height * spec_.width;
+        require(head.channels == spec_.channels && head.levels >= 2, "the likelihood is for other images");
+        require(head.kind != HeadKind::mixture || (head.mixtures > 0 && (channels == 1 || channels == 3)),
+                "a mixture is for 1 or 3 channels");
+        require(spec_.input_buffers.size() == channels && spec_.outputs.size() == channels,
+                "inputs and outputs must be given for every channel");
+        require(spec_.input_table.empty() ||
+                    spec_.input_table.size() == channels * static_cast<size_t>(head.levels),
+                "the table of input values must be (channels, levels)");
+        for (const int32_t index : spec_.input_buffers) {
+            CompiledInput input;
+            input.buffer = index;
+            if (index != kNone) {
+                input.slots = buffer(index);
+                require(!input.slots.constant && input.slots.slots >= pixels, "an input buffer is too small");
+            }
+            out_.inputs.push_back(input);
+        }
+        for (const OutputSpec& output : spec_.outputs) {
+            const Slots& slots = buffer(output.buffer);
+            require(slots.channels == head.parameters(), "an output has " + std::to_string(slots.channels) +
+                                                             " channels, not the likelihood's " +
+                                                             std::to_string(head.parameters()));
+            out_.outputs.push_back({slots, table(output.table, pixels, slots)});
+        }
+        out_.input_scale = spec_.input_scale;
+        out_.input_offset = spec_.input_offset;
+        out_.input_table = spec_.input_table;
+        out_.head = head;
+    }
+
+    const ProgramSpec& spec_;
+    CompiledProgram out_;
+    std::string kernel_;                          // what is being compiled, for messages
+    std::vector<std::vector<uint8_t>> written_;   // by register and channel
+    int64_t row_floats_ = 0;
+    float* next_weights_ = nullptr;
+    int64_t weights_left_ = 0;
+};
+
+}  // namespace
+
+CompiledProgram compile(const ProgramSpec& spec, const KernelTable& isa) { return Compiler(spec, isa).run(); }
+
+}  // namespace pixelfast

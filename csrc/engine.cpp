@@ -1,0 +1,242 @@
+#include "engine.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "worker.h"
+
+namespace pixelfast {
+
+namespace {
+
+// With fewer images for each thread, all threads share every task instead: a small matrix product is bound by the
+// reading of its weights, which they then split.
+constexpr int64_t kImagesPerThread = 4;
+
+Sharing choose_sharing(const Request& request, int threads) {
+    if (threads == 1) return Sharing::images;
+    if (request.sharing != Sharing::automatic) return request.sharing;
+    return request.samples >= kImagesPerThread * threads ? Sharing::images : Sharing::tasks;
+}
+
+// Everything the threads of a call share.
+struct Call {
+    const CompiledProgram& program;
+    const Request& request;
+    Storage<float> arenas;
+    std::vector<PixelState> pixels;  // by sample
+    std::atomic<bool> stop{false};
+    std::exception_ptr error;
+    std::mutex error_lock;
+
+    // The first error of any thread ends the call, at the end of the image row.
+    void fail(std::exception_ptr cause) {
+        const std::lock_guard<std::mutex> lock(error_lock);
+        if (!error) error = cause;
+        stop.store(true, std::memory_order_release);
+    }
+};
+
+void check(const CompiledProgram& program, const Request& request) {
+    const auto require = [](bool condition, const char* message) {
+        if (!condition) throw std::invalid_argument(message);
+    };
+    require(request.samples >= 0, "samples must not be negative");
+    require(request.last_number >= 0 && request.last_number <= program.numbers(), "last_number leaves the image");
+    require((request.known == nullptr) == (request.mask == nullptr), "known and mask must be given together");
+    require(std::isfinite(request.sampling.temperature) && request.sampling.temperature >= 0,
+            "temperature must be 0 or a positive number");
+    require(!request.sampling.reference || program.input_table.empty(),
+            "mode \"reference\" feeds unrounded values back: it cannot look them up in a table");
+    for (const Condition& condition : request.conditions) {
+        require(condition.buffer >= 0 && condition.buffer < static_cast<int32_t>(program.buffers.size()) &&
+                    !program.buffers[condition.buffer].constant,
+                "a condition has no buffer");
+    }
+    if (request.mask == nullptr) return;
+    for (int64_t i = 0; i < request.samples * program.numbers(); ++i)
+        require(!request.mask[i] || (request.known[i] >= 0 && request.known[i] < program.head.levels),
+                "known has values outside the levels");
+}
+
+void start_arena(const Call& call, int64_t sample) {
+    const CompiledProgram& program = call.program;
+    float* arena = call.arenas.get() + sample * program.arena_floats;
+    // What is read before it is written shows as NaN, not as a plausible number.
+    std::fill_n(arena, program.arena_floats, std::numeric_limits<float>::quiet_NaN());
+    for (const Condition& condition : call.request.conditions) {
+        const Slots& slots = program.buffers[condition.buffer];
+        const double* source = condition.data + sample * slots.slots * slots.channels;
+        for (int64_t s = 0; s < slots.slots; ++s)
+            for (int64_t c = 0; c < slots.channels; ++c)
+                arena[slots.offset + s * slots.stride + c] = static_cast<float>(source[s * slots.channels + c]);
+    }
+}
+
+// Draws number `number` of one image and writes it where the network reads it.
+void settle_number(Call& call, Sampler& sampler, int64_t sample, int64_t number) {
+    const CompiledProgram& program = call.program;
+    const Request& request = call.request;
+    const int64_t channel = number % program.channels, position = number / program.channels;
+    const int64_t positions = program.height * program.width;
+    const int64_t place = (sample * program.channels + channel) * positions + position;
+    float* arena = call.arenas.get() + sample * program.arena_floats;
+
+    const CompiledOutput& output = program.outputs[channel];
+    const int32_t slot = output.table[position];
+    const float* base = output.slots.constant ? program.constants.get() : arena;
+    const float* parameters = slot < 0 ? program.zeros.get() : base + output.slots.offset + slot * output.slots.stride;
+    if (!request.parameters.empty()) {
+        const int64_t count = output.slots.channels;
+        std::copy_n(parameters, count, request.parameters[channel] + (sample * positions + position) * count);
+    }
+
+    PixelState& pixel = call.pixels[sample];
+    if (channel == 0) std::fill(pixel.known.begin(), pixel.known.end(), uint8_t{0});
+    const NoiseKey key{request.seed, request.sample_ids[sample], static_cast<uint32_t>(number), request.stream};
+    double value;
+    if (request.mask != nullptr && request.mask[place]) {
+        value = static_cast<double>(request.known[place]);
+        pixel.known[channel] = 1;
+        sampler.skip(channel, parameters, pixel, key);
+    } else {
+        value = sampler.draw(channel, parameters, pixel, key);
+        if (value != value) {
+            const int64_t y = position / program.width, x = position % program.width;
+            throw ParametersNotFinite("the parameters of channel " + std::to_string(channel) + " at row " +
+                                    std::to_string(y) + ", column " + std::to_string(x) + " of sample " +
+                                    std::to_string(request.sample_ids[sample]) +
+                                    " are not numbers: check the model's weights and condition for NaN or infinity");
+        }
+    }
+    pixel.values[channel] = value;
+    const int64_t level = static_cast<int64_t>(std::nearbyint(value));
+    request.images[place] = level;
+    const CompiledInput& input = program.inputs[channel];
+    if (input.buffer == kNone) return;
+    const double fed = program.input_table.empty() ? program.input_scale * value + program.input_offset
+                                                   : program.input_table[channel * program.head.levels + level];
+    arena[input.slots.offset + position * input.slots.stride] = static_cast<float>(fed);
+}
+
+// The end of an image row: errors, interrupts and the caller's function. True where the call is over.
+bool end_row(Call& call, SpinBarrier& everyone, bool shared, int64_t row, bool master) {
+    const bool wait = shared || call.request.wait_for_row;
+    if (wait) everyone.wait();
+    if (master && call.request.on_row && !call.stop.load(std::memory_order_acquire)) {
+        try {
+            call.request.on_row(row);
+        } catch (...) {
+            call.fail(std::current_exception());
+        }
+    }
+    if (wait) everyone.wait();
+    return call.stop.load(std::memory_order_acquire);
+}
+
+// One thread: its place in a team, and what it works with.
+struct Member {
+    Member(const Call& call, Team& team, int64_t first_sample, int index)
+        : team(team),
+          worker(call.program, team, index),
+          sampler(call.program.head, *call.program.isa, call.request.sampling),
+          first(first_sample + team.images * index / team.size),
+          last(first_sample + team.images * (index + 1) / team.size) {}
+
+    Team& team;
+    Worker worker;
+    Sampler sampler;
+    // Samples whose numbers this thread draws.
+    int64_t first;
+    int64_t last;
+};
+
+struct Crew {
+    Crew(const Call& call, Sharing sharing, int threads) : everyone(threads) {
+        const Request& request = call.request;
+        const bool tasks = sharing == Sharing::tasks;
+        for (int thread = 0; thread < threads; ++thread) {
+            const int64_t first = tasks ? 0 : request.samples * thread / threads;
+            const int64_t last = tasks ? request.samples : request.samples * (thread + 1) / threads;
+            if (thread == 0 || !tasks)
+                teams.push_back(std::make_unique<Team>(call.program, call.arenas.get() + first * call.program.arena_floats,
+                                                       last - first, tasks ? threads : 1));
+            members.push_back(std::make_unique<Member>(call, *teams.back(), first, tasks ? thread : 0));
+        }
+    }
+
+    SpinBarrier everyone;
+    std::vector<std::unique_ptr<Team>> teams;
+    std::vector<std::unique_ptr<Member>> members;
+};
+
+void work(Call& call, Crew& crew, int thread) {
+    const CompiledProgram& program = call.program;
+    Member& member = *crew.members[thread];
+    for (int64_t sample = member.first; sample < member.last; ++sample) start_arena(call, sample);
+    member.worker.join();
+    const int64_t numbers_of_row = program.channels * program.width;
+    for (int64_t number = 0; number < call.request.last_number; ++number) {
+        for (int64_t t = program.first_task[number]; t < program.first_task[number + 1]; ++t)
+            member.worker.run(program.tasks[t]);
+        member.worker.join();
+        for (int64_t sample = member.first; sample < member.last; ++sample) {
+            try {
+                settle_number(call, member.sampler, sample, number);
+            } catch (...) {
+                call.fail(std::current_exception());
+            }
+        }
+        member.worker.join();
+        if ((number + 1) % numbers_of_row == 0 &&
+            end_row(call, crew.everyone, member.team.size > 1, (number + 1) / numbers_of_row - 1, thread == 0))
+            return;
+    }
+}
+
+}  // namespace
+
+Outcome Engine::run(const Request& request) const {
+    check(program_, request);
+    Outcome outcome;
+    const auto start = std::chrono::steady_clock::now();
+    if (request.samples > 0) {
+        Call call{program_, request, allocate<float>(request.samples * program_.arena_floats), {}, {}, {}, {}};
+        const size_t channels = static_cast<size_t>(program_.channels);
+        call.pixels.assign(static_cast<size_t>(request.samples),
+                           {std::vector<double>(channels, 0.0), std::vector<uint8_t>(channels, 0), 0});
+        const int wanted = request.threads > 0 ? request.threads : omp_get_max_threads();
+        std::unique_ptr<Crew> crew;
+#pragma omp parallel num_threads(wanted)
+        {
+            // OpenMP may give fewer threads than were asked for.
+#pragma omp single
+            {
+                outcome.threads = omp_get_num_threads();
+                outcome.sharing = choose_sharing(request, outcome.threads);
+                try {
+                    crew = std::make_unique<Crew>(call, outcome.sharing, outcome.threads);
+                } catch (...) {
+                    call.fail(std::current_exception());
+                }
+            }
+            if (crew) work(call, *crew, omp_get_thread_num());
+        }
+        if (call.error) std::rethrow_exception(call.error);
+    }
+    outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return outcome;
+}
+
+}  // namespace pixelfast

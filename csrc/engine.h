@@ -1,0 +1,68 @@
+// Runs a compiled program: the whole loop over numbers in one call, in one parallel region.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <vector>
+
+#include "compiled.h"
+
+namespace pixelfast {
+
+// How threads share a batch. Results do not depend on it.
+enum class Sharing {
+    automatic,
+    images,  // every thread samples images of its own
+    tasks,   // all threads work on every task together
+};
+
+struct Condition {
+    int32_t buffer = 0;
+    const double* data = nullptr;  // (samples, slots, channels)
+};
+
+struct Request {
+    int64_t samples = 0;
+    uint64_t seed = 0;
+    uint32_t stream = 0;                  // rng version << 16 | stream
+    const uint32_t* sample_ids = nullptr;  // (samples,)
+    std::vector<Condition> conditions;
+    Sampling sampling{1.0, false};
+    const int64_t* known = nullptr;  // (samples, C, H, W), read where mask is true; both or neither
+    const bool* mask = nullptr;
+    int64_t* images = nullptr;      // (samples, C, H, W), written
+    std::vector<float*> parameters;  // by channel (samples, H * W, parameters), written; or empty
+    int64_t last_number = 0;         // numbers to sample
+    int threads = 0;                 // 0: as many as OpenMP gives
+    Sharing sharing = Sharing::automatic;
+    // Called by the calling thread after each image row, when all images have it if `wait_for_row`; may throw.
+    std::function<void(int64_t row)> on_row;
+    bool wait_for_row = false;
+};
+
+class ParametersNotFinite : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Outcome {
+    int threads = 1;
+    Sharing sharing = Sharing::images;
+    double seconds = 0;
+};
+
+class Engine {
+public:
+    explicit Engine(CompiledProgram program) : program_(std::move(program)) {}
+
+    const CompiledProgram& program() const { return program_; }
+
+    // Throws std::invalid_argument for a request that does not fit the program, ParametersNotFinite where a likelihood's
+    // parameters are not numbers, and whatever on_row throws.
+    Outcome run(const Request& request) const;
+
+private:
+    CompiledProgram program_;
+};
+
+}  // namespace pixelfast

@@ -1,0 +1,242 @@
+#include "worker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace pixelfast {
+
+namespace {
+
+// A contraction of fewer multiply-adds is not worth two meetings of the threads.
+constexpr double kWorkWorthSharing = 20000;
+
+// Rows of which each thread is given at least one, where a task has no contraction.
+constexpr int64_t kRowsWorthSharing = 16;
+
+}  // namespace
+
+Team::Team(const CompiledProgram& program, float* arenas, int64_t images, int size)
+    : arenas(arenas),
+      arena_floats(program.arena_floats),
+      images(images),
+      size(size),
+      barrier(size),
+      results(allocate<float>(kChunkRows * program.result_floats + 2 * kLineFloats)) {
+    std::fill_n(results.get(), kChunkRows * program.result_floats + 2 * kLineFloats, 0.0f);
+}
+
+Worker::Worker(const CompiledProgram& program, Team& team, int member)
+    : program_(program),
+      team_(team),
+      member_(member),
+      site_(static_cast<size_t>(kChunkRows)),
+      arena_(static_cast<size_t>(kChunkRows)),
+      sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
+      row_(allocate<float>(program.row_floats)),
+      registers_(static_cast<size_t>(program.max_registers)) {
+    std::fill_n(row_.get(), program.row_floats, 0.0f);
+    spans_.reserve(static_cast<size_t>(kChunkRows));
+}
+
+void Worker::join() {
+    if (team_.size > 1) team_.barrier.wait();
+    unseen_ = false;
+}
+
+Worker::Cut Worker::share(int64_t total) const {
+    return {total * member_ / team_.size, total * (member_ + 1) / team_.size};
+}
+
+bool Worker::alone(const Task& task) const {
+    if (team_.size == 1) return true;
+    const double images = static_cast<double>(team_.images);
+    return task.work > 0 ? task.work * images < kWorkWorthSharing : task.sites * team_.images < kRowsWorthSharing;
+}
+
+// Rows are ordered by pattern, then image, then site, and worked on in chunks.
+void Worker::run(const Task& task) {
+    const CompiledKernel& kernel = program_.kernels[task.kernel];
+    const bool together = !alone(task);
+    if (together && unseen_) join();
+    if (!together && member_ != 0) {
+        unseen_ = true;
+        return;
+    }
+    unseen_ = unseen_ || (!together && team_.size > 1);
+    place_registers(kernel);
+    rows_ = 0;
+    spans_.clear();
+    for (int32_t r = task.first_run; r < task.first_run + task.runs; ++r) {
+        const Run& run = program_.runs[r];
+        const int32_t* sites = program_.sites.data() + run.first;
+        for (int64_t image = 0; image < team_.images; ++image) {
+            float* arena = team_.arena(image);
+            for (int32_t done = 0; done < run.count;) {
+                if (rows_ == kChunkRows) {
+                    run_chunk(kernel, together);
+                    rows_ = 0;
+                    spans_.clear();
+                }
+                const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
+                if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
+                spans_.back().count += count;
+                std::copy_n(sites + done, count, site_.begin() + rows_);
+                std::fill_n(arena_.begin() + rows_, count, arena);
+                rows_ += count;
+                done += static_cast<int32_t>(count);
+            }
+        }
+    }
+    run_chunk(kernel, together);
+}
+
+void Worker::run_chunk(const CompiledKernel& kernel, bool together) {
+    const Cut all{0, rows_};
+    const Cut own = together ? share(rows_) : all;
+    const CompiledContraction& contraction = kernel.contraction;
+    if (contraction.result != kNone) {
+        const std::vector<Panel>& panels = contraction.panels;
+        if (together && panels.size() >= static_cast<size_t>(team_.size)) {
+            // By columns: every member reads its own part of the weights.
+            const Cut columns = share(static_cast<int64_t>(contraction.bias.size()));
+            const auto first_from = [&](int64_t column) {
+                const auto found = std::lower_bound(panels.begin(), panels.end(), column,
+                                                    [](const Panel& p, int64_t c) { return p.column < c; });
+                return static_cast<size_t>(found - panels.begin());
+            };
+            contract(contraction, all, first_from(columns.first), first_from(columns.last));
+            join();
+        } else {
+            contract(contraction, own, 0, panels.size());
+        }
+    }
+    for (int64_t row = own.first; row < own.last; ++row) finish_row(kernel, row);
+    if (together) join();
+}
+
+void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel) {
+    if (rows.first >= rows.last || first_panel >= last_panel) return;
+    const KernelTable& isa = *program_.isa;
+    for (const Span& span : spans_) {
+        const int64_t first = std::max(span.first, rows.first), last = std::min(span.first + span.count, rows.last);
+        for (const int32_t t : contraction.patterns[span.pattern].terms) {
+            const CompiledTerm& term = contraction.terms[t];
+            const float** sources = sources_.data() + t * kChunkRows;
+            for (int64_t row = first; row < last; ++row) sources[row] = slot(term.slots, term.table, row);
+        }
+    }
+    Tile tile;
+    tile.source_stride = kChunkRows;
+    tile.destination_stride = contraction.row_stride;
+    for (size_t p = first_panel; p < last_panel; ++p) {
+        const Panel& panel = contraction.panels[p];
+        tile.panel = panel.weights;
+        tile.bias = contraction.bias.data() + panel.column;
+        for (const Span& span : spans_) {
+            const Pattern& pattern = contraction.patterns[span.pattern];
+            const int64_t first = std::max(span.first, rows.first), last = std::min(span.first + span.count, rows.last);
+            if (first >= last) continue;
+            tile.segments = pattern.segments.data();
+            tile.segment_count = static_cast<int64_t>(pattern.segments.size());
+            // Tiles of nearly equal height: 9 rows are better done as 5 and 4 than as 8 and 1.
+            const int64_t count = last - first;
+            const int64_t tiles = (count + isa.tile_rows - 1) / isa.tile_rows;
+            for (int64_t i = 0; i < tiles; ++i) {
+                const int64_t row = first + count * i / tiles;
+                const int64_t height = first + count * (i + 1) / tiles - row;
+                tile.sources = sources_.data() + row;
+                tile.destination = team_.results.get() + row * contraction.row_stride + panel.column;
+                isa.tiles[height - 1][panel.vectors - 1](tile);
+            }
+        }
+    }
+}
+
+void Worker::place_registers(const CompiledKernel& kernel) {
+    for (size_t r = 0; r < kernel.registers.size(); ++r)
+        registers_[r] = kernel.registers[r] < 0 ? nullptr : row_.get() + kernel.registers[r];
+}
+
+const float* Worker::slot(const Slots& slots, const int32_t* table, int64_t row) const {
+    const int32_t index = table == nullptr ? 0 : table[site_[row]];
+    if (index < 0) return program_.zeros.get();
+    const float* base = slots.constant ? program_.constants.get() : arena_[row];
+    return base + slots.offset + index * slots.stride;
+}
+
+void Worker::finish_row(const CompiledKernel& kernel, int64_t row) {
+    if (kernel.contraction.result != kNone)
+        registers_[kernel.contraction.result] = team_.results.get() + row * kernel.contraction.row_stride;
+    for (const CompiledLoad& load : kernel.loads) {
+        const float* source = slot(load.slots, load.table, row);
+        if (!load.copy) {
+            // Never written: compile gives a written register memory of its own.
+            registers_[load.result] = const_cast<float*>(source);
+        } else if (load.channels.empty()) {
+            std::memcpy(registers_[load.result], source, static_cast<size_t>(load.count) * sizeof(float));
+        } else {
+            float* destination = registers_[load.result];
+            for (size_t i = 0; i < load.channels.size(); ++i) destination[i] = source[load.channels[i]];
+        }
+    }
+    for (const CompiledInstruction& instruction : kernel.instructions) execute(instruction, kernel);
+    for (const CompiledStore& store : kernel.stores) {
+        const int32_t index = store.table[site_[row]];
+        if (index < 0) continue;
+        float* destination = arena_[row] + store.slots.offset + index * store.slots.stride;
+        std::memmove(destination, registers_[store.source] + store.start, static_cast<size_t>(store.count) * sizeof(float));
+    }
+}
+
+void Worker::execute(const CompiledInstruction& instruction, const CompiledKernel& kernel) {
+    float* destination = registers_[instruction.result] + instruction.start;
+    if (instruction.reduction != Reduction::none) return reduce(instruction, destination);
+    const float* sources[kMaxArguments];
+    int64_t steps[kMaxArguments];
+    for (int a = 0; a < instruction.arguments; ++a) {
+        const Argument& argument = instruction.argument[a];
+        if (argument.mode == ArgumentMode::number) {
+            sources[a] = kernel.numbers.get() + argument.offset;
+            steps[a] = 0;
+            continue;
+        }
+        const float* source = registers_[argument.source] + argument.start;
+        steps[a] = 1;
+        if (argument.mode != ArgumentMode::direct) {
+            float* temporary = row_.get() + argument.offset;
+            if (argument.mode == ArgumentMode::spread) {
+                std::fill_n(temporary, kLineFloats, *source);
+                steps[a] = 0;
+            } else {
+                for (int64_t i = 0; i < instruction.width; ++i) temporary[i] = source[i * argument.stride];
+            }
+            source = temporary;
+        }
+        sources[a] = source;
+    }
+    instruction.function(destination, sources, steps, instruction.width, instruction.exact);
+}
+
+// Sums and products in double precision: long chains keep their digits.
+void Worker::reduce(const CompiledInstruction& instruction, float* destination) const {
+    const Argument& argument = instruction.argument[0];
+    for (int64_t i = 0; i < instruction.width; ++i) {
+        const float* source = registers_[argument.source] + argument.start + i * instruction.outer;
+        double value = source[0];
+        for (int64_t j = 1; j < instruction.count; ++j) {
+            const double element = source[j * instruction.inner];
+            switch (instruction.reduction) {
+                case Reduction::sum: value += element; break;
+                case Reduction::prod: value *= element; break;
+                // Comparisons that let NaN through, as torch does.
+                case Reduction::amax: value = element > value || element != element ? element : value; break;
+                case Reduction::amin: value = element < value || element != element ? element : value; break;
+                case Reduction::none: break;
+            }
+        }
+        destination[i] = static_cast<float>(value);
+    }
+}
+
+}  // namespace pixelfast

@@ -1,0 +1,78 @@
+// One thread's part of a team that runs tasks together on a range of images.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compiled.h"
+#include "spin_barrier.h"
+
+namespace pixelfast {
+
+constexpr int64_t kChunkRows = 128;  // rows of a task that are in flight: their sums stay in the second-level cache
+
+// What the threads of a team share.
+struct Team {
+    Team(const CompiledProgram& program, float* arenas, int64_t images, int size);
+
+    float* arena(int64_t image) const { return arenas + image * arena_floats; }
+
+    float* arenas;
+    int64_t arena_floats;
+    int64_t images;
+    int size;
+    SpinBarrier barrier;
+    Storage<float> results;  // (kChunkRows, row stride of the kernel)
+};
+
+class Worker {
+public:
+    Worker(const CompiledProgram& program, Team& team, int member);
+
+    void run(const Task& task);
+
+    // Waits until what any member has done is seen by all.
+    void join();
+
+private:
+    struct Span {
+        int32_t pattern;
+        int64_t first;  // row of the chunk
+        int64_t count;
+    };
+
+    struct Cut {
+        int64_t first;
+        int64_t last;
+    };
+
+    // Contiguous part of `total` things that is this member's.
+    Cut share(int64_t total) const;
+
+    bool alone(const Task& task) const;
+    void gather_rows(const Task& task);
+    void run_chunk(const CompiledKernel& kernel, bool together);
+    void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel);
+    void place_registers(const CompiledKernel& kernel);
+    void finish_row(const CompiledKernel& kernel, int64_t row);
+    void execute(const CompiledInstruction& instruction, const CompiledKernel& kernel);
+    void reduce(const CompiledInstruction& instruction, float* destination) const;
+    const float* slot(const Slots& slots, const int32_t* table, int64_t row) const;
+
+    const CompiledProgram& program_;
+    Team& team_;
+    const int member_;
+    bool unseen_ = false;  // the first member has worked alone since the last join
+
+    // The chunk of rows in flight; a row is a site of an image.
+    int64_t rows_ = 0;
+    std::vector<int32_t> site_;
+    std::vector<float*> arena_;
+    std::vector<Span> spans_;
+
+    std::vector<const float*> sources_;  // (terms, kChunkRows)
+    Storage<float> row_;                 // registers and temporaries of one row
+    std::vector<float*> registers_;
+};
+
+}  // namespace pixelfast

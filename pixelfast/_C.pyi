@@ -1,0 +1,88 @@
+"""The extension built from csrc/: the engine of the CPU backend."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+class Engine:
+    """A program packed for one instruction set. The arguments are those of `pixelfast.program.Program`, as tuples:
+
+    buffers: (constant, channels, slots, data or None).
+    kernels: (sites, register widths, contraction or None, loads, instructions, stores), where
+        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site);
+        term: (buffer, table, start, count, weight float64 (count, columns));
+        segments: int32 (n, 4), each (term, first channel, channels, whether a block of the sum ends);
+        load: (register, buffer, table or -1, start, count, channel numbers or None);
+        instruction: (operation, register, start, width, arguments, None or a reduction's (outer, inner, count));
+        argument: a number or (register, start, stride);
+        store: (register, start, count, buffer, table, channel).
+    input: (buffers by channel or -1, scale, offset, table or None).
+    outputs: (buffer, table) by channel.
+    head: ("categorical" | "mixture" | "bernoulli", levels, mixtures).
+
+    Raises ValueError for a malformed program and for an instruction set that the CPU lacks.
+    """
+
+    def __init__(
+        self,
+        *,
+        isa: str,
+        shape: Sequence[int],
+        buffers: list[Any],
+        tables: list[Any],
+        kernels: list[Any],
+        tasks: npt.NDArray[np.int32],
+        sites: npt.NDArray[np.int32],
+        input: tuple[Any, ...],
+        outputs: Sequence[tuple[int, int]],
+        head: tuple[str, int, int],
+    ) -> None: ...
+    def run(
+        self,
+        *,
+        samples: int,
+        seed: int,
+        stream: int,
+        sample_ids: npt.NDArray[np.uint32],
+        conditions: list[tuple[int, npt.NDArray[np.float64]]],
+        temperature: float,
+        reference: bool,
+        known: npt.NDArray[np.int64] | None,
+        mask: npt.NDArray[np.bool_] | None,
+        on_row: Callable[[int, npt.NDArray[np.int64]], None] | None,
+        collect_parameters: bool,
+        threads: int,
+        last_number: int,
+        sharing: str,
+    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
+        """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
+
+        Raises ValueError for arguments that do not fit the program, ArithmeticError where the network's outputs are
+        not numbers, KeyboardInterrupt, and whatever on_row raises.
+        """
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def arena_bytes(self) -> int: ...
+
+def available_isas() -> list[str]:
+    """Instruction sets that this CPU runs, best first."""
+
+def elementwise_names() -> dict[str, int]:
+    """Elementwise operations and how many arguments each takes."""
+
+def philox4x32(counter: npt.NDArray[np.uint32], key: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Philox4x32-10 of counters (n, 4) under a key (2,)."""
+
+def noise_words(
+    seed: int, sample: int, number: int, draws: int, stream: int, isa: str
+) -> npt.NDArray[np.uint32]:
+    """The first draws of one number, as the kernels of an instruction set make them."""
+
+def max_threads() -> int:
+    """Threads that OpenMP would give to a parallel region."""

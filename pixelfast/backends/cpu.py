@@ -1,0 +1,119 @@
+"""The CPU backend: the whole loop over numbers runs in the C++ extension, in float32, on all threads.
+
+Images are bit-identical for any batch size, position in the batch and number of threads, within one instruction set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch  # before the extension, which then shares torch's OpenMP threads
+
+from .. import _C
+from ..errors import BackendError
+from ..likelihoods import Likelihood
+from ..program import Program
+from ..rng import PIXELS, RNG_VERSION
+from .base import OnRow, Result
+from .cpu_instructions import reason_against
+from .cpu_packing import build_engine, head_of
+
+
+class CpuBackend:
+    """Runs a program on the CPU. Weights are copied; `run` may be called from several threads at once.
+
+    Args:
+        program: what to run.
+        likelihood: what the outputs are parameters of.
+        dtype: float32, the only one there is.
+        isa: "avx512", "avx2" or "baseline"; empty takes $PIXELFAST_ISA, or else the best that the CPU has.
+
+    Raises:
+        BackendError: the program cannot run here, or the CPU lacks the instruction set.
+    """
+
+    name: ClassVar[str] = "cpu"
+
+    def __init__(
+        self, program: Program, likelihood: Likelihood, dtype: torch.dtype = torch.float32, isa: str = ""
+    ) -> None:
+        reasons = self.unsupported_reasons(program, likelihood, dtype)
+        if reasons:
+            raise BackendError(f"the cpu backend cannot run this program: {'; '.join(reasons)}")
+        try:
+            self._engine = build_engine(program, likelihood, isa)
+        except ValueError as error:
+            raise BackendError(f"the cpu backend cannot run this program: {error}") from error
+        self._numbers = program.numbers
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return self._engine.isa
+
+    @staticmethod
+    def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
+        """Why this backend cannot run the program; empty if it can."""
+        reasons = []
+        if dtype != torch.float32:
+            reasons.append(f"dtype {dtype}: the cpu backend computes in float32")
+        if head_of(likelihood) is None:
+            reasons.append(f"no kernel for {likelihood}")
+        found = (reason_against(i) for kernel in program.kernels for i in kernel.instructions)
+        reasons += dict.fromkeys(reason for reason in found if reason is not None)
+        return reasons
+
+    def run(
+        self,
+        *,
+        samples: int,
+        seed: int,
+        sample_ids: np.ndarray,
+        conditions: Sequence[tuple[int, np.ndarray]],
+        temperature: float,
+        mode: str,
+        known: np.ndarray | None,
+        mask: np.ndarray | None,
+        on_row: OnRow | None,
+        collect_params: bool,
+        threads: int | None = None,
+        last_number: int | None = None,
+        sharing: str = "auto",
+    ) -> Result:
+        """Samples images; arguments as for `Backend.run`.
+
+        Args:
+            sharing: how threads share the batch, which changes no bit of the result: "images" gives each thread
+                images of its own, "tasks" lets all of them work on every task together.
+
+        Raises:
+            BackendError: the network's outputs are not numbers.
+            ValueError: an argument does not fit the program.
+        """
+        try:
+            images, params, stats = self._engine.run(
+                samples=samples,
+                seed=seed,
+                stream=RNG_VERSION << 16 | PIXELS,
+                sample_ids=np.asarray(sample_ids).astype(np.uint32),
+                conditions=[(i, np.ascontiguousarray(data, dtype=np.float64)) for i, data in conditions],
+                temperature=temperature,
+                reference=mode == "reference",
+                known=known,
+                mask=mask,
+                on_row=on_row,
+                collect_parameters=collect_params,
+                threads=threads or 0,
+                last_number=self._numbers if last_number is None else last_number,
+                sharing=sharing,
+            )
+        except ArithmeticError as error:
+            raise BackendError(str(error)) from error
+        stats |= {
+            "isa": self.isa,
+            "weight_bytes": self._engine.weight_bytes,
+            "bytes_per_image": self._engine.arena_bytes,
+        }
+        return Result(images, params if collect_params else None, stats)

@@ -1,0 +1,197 @@
+"""A plain-torch interpreter of programs, in any float type: the oracle for every other backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ..builder import evaluate
+from ..likelihoods import Likelihood
+from ..likelihoods.base import PixelState
+from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
+from ..rng import uniforms
+from .base import OnRow, Result
+
+
+class ReferenceBackend:
+    name: ClassVar[str] = "reference"
+
+    def __init__(self, program: Program, likelihood: Likelihood, dtype: torch.dtype = torch.float32) -> None:
+        self.program = program
+        self.likelihood = likelihood
+        self.dtype = dtype
+        self._tables = [torch.from_numpy(t.astype(np.int64)) for t in program.tables]
+        self._sites = torch.from_numpy(program.sites.astype(np.int64))
+        self._kernels = [_Runner(k, self._tables, dtype) for k in program.kernels]
+        self._constants = {
+            i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(dtype)[None]
+            for i, b in enumerate(program.buffers)
+            if b.data is not None
+        }
+        kernel_tasks: dict[int, list[tuple[int, int, int]]] = {}
+        for step, kernel, first, count in program.tasks.tolist():
+            kernel_tasks.setdefault(step, []).append((kernel, first, count))
+        self._steps = kernel_tasks
+
+    @staticmethod
+    def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
+        if dtype not in (torch.float32, torch.float64):
+            return [f"dtype {dtype}: the reference backend computes in float32 or float64"]
+        return []
+
+    def run(
+        self,
+        *,
+        samples: int,
+        seed: int,
+        sample_ids: np.ndarray,
+        conditions: Sequence[tuple[int, np.ndarray]],
+        temperature: float,
+        mode: str,
+        known: np.ndarray | None,
+        mask: np.ndarray | None,
+        on_row: OnRow | None,
+        collect_params: bool,
+        threads: int | None = None,
+        last_number: int | None = None,
+    ) -> Result:
+        program = self.program
+        channels, height, width = program.shape
+        buffers = self._fresh_buffers(samples, conditions)
+        images = np.zeros((samples, channels, height, width), dtype=np.int64)
+        collected: list[list[torch.Tensor]] = [[] for _ in range(channels)]
+        draws = self.likelihood.draws(channels)
+        pixel = PixelState.start(samples, channels)
+        end = program.numbers if last_number is None else last_number
+        for number in range(end):
+            position, channel = divmod(number, channels)
+            row, column = divmod(position, width)
+            for kernel, first, count in self._steps.get(number, ()):
+                self._kernels[kernel].run(buffers, self._sites[first : first + count])
+            output = program.outputs[channel]
+            params = buffers[output.buffer][:, int(self._tables[output.table][position])].clone()
+            if collect_params:
+                collected[channel].append(params)
+            if channel == 0:
+                pixel = PixelState.start(samples, channels)
+            given = np.zeros(samples, dtype=bool) if mask is None else mask[:, channel, row, column]
+            if given.all():
+                drawn = torch.zeros(samples, dtype=torch.float64)
+            else:
+                noise = uniforms(seed, sample_ids, [number], draws)[:, 0]
+                drawn = self.likelihood.draw(channel, params, pixel, noise, temperature, mode)
+            if known is not None:
+                fixed = torch.from_numpy(known[:, channel, row, column].astype(np.float64))
+                drawn = torch.where(torch.from_numpy(given), fixed, drawn)
+                pixel.known[:, channel] = torch.from_numpy(given)
+            pixel.values[:, channel] = drawn
+            images[:, channel, row, column] = drawn.round().numpy().astype(np.int64)
+            self._feed(buffers, channel, position, drawn)
+            if on_row is not None and channel == channels - 1 and column == width - 1:
+                on_row(row, images)
+        params_out = [torch.stack(c, dim=1).numpy() for c in collected] if collect_params else None
+        return Result(images, params_out, {"isa": "torch"})
+
+    def _fresh_buffers(self, samples: int, conditions: Sequence[tuple[int, np.ndarray]]) -> list[torch.Tensor]:
+        """(N, slots + 1, channels) each; the last row stays zero, which is what slot -1 reads. Unwritten slots are NaN."""
+        buffers = []
+        for i, b in enumerate(self.program.buffers):
+            if i in self._constants:
+                buffers.append(self._constants[i].expand(samples, -1, -1))
+                continue
+            new = torch.full((samples, b.slots + 1, b.channels), torch.nan, dtype=self.dtype)
+            new[:, -1] = 0
+            buffers.append(new)
+        for index, data in conditions:
+            buffers[index][:, :-1] = torch.from_numpy(data).to(self.dtype)
+        return buffers
+
+    def _feed(self, buffers: list[torch.Tensor], channel: int, position: int, drawn: torch.Tensor) -> None:
+        code = self.program.input
+        buffer = code.buffers[channel]
+        if buffer is None:
+            return
+        if code.table is not None:
+            value = torch.from_numpy(code.table[channel])[drawn.to(torch.int64)]
+        else:
+            value = drawn * code.scale + code.offset
+        buffers[buffer][:, position, 0] = value.to(self.dtype)
+
+
+class _Runner:
+    """One kernel with its weights in the run's dtype."""
+
+    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype) -> None:
+        self.kernel = kernel
+        self.tables = tables
+        self.dtype = dtype
+        self.weights: list[torch.Tensor] = []
+        if kernel.contraction is not None:
+            terms = kernel.contraction.terms
+            for pattern in kernel.contraction.patterns:
+                stacked = np.concatenate([terms[t].weight for t in pattern]) if pattern else np.zeros((0, 1))
+                self.weights.append(torch.from_numpy(stacked).to(dtype))
+            self.bias = None if kernel.contraction.bias is None else torch.from_numpy(kernel.contraction.bias).to(dtype)
+
+    def run(self, buffers: list[torch.Tensor], sites: torch.Tensor) -> None:
+        samples = next((b.shape[0] for b in buffers), 1)
+        registers: dict[int, torch.Tensor] = {}
+        if self.kernel.contraction is not None:
+            registers[self.kernel.contraction.register] = self._contract(self.kernel.contraction, buffers, sites, samples)
+        for load in self.kernel.loads:
+            source = buffers[load.buffer]
+            at = torch.zeros_like(sites) if load.table is None else self.tables[load.table][sites]
+            rows = source[:, at]
+            if isinstance(load.channels, tuple):
+                start, count = load.channels
+                registers[load.register] = rows[:, :, start : start + count]
+            else:
+                registers[load.register] = rows[:, :, torch.from_numpy(load.channels)]
+        for instruction in self.kernel.instructions:
+            if instruction.register not in registers:
+                width = self.kernel.registers[instruction.register]
+                registers[instruction.register] = torch.empty(samples, len(sites), width, dtype=self.dtype)
+            target = registers[instruction.register]
+            target[:, :, instruction.start : instruction.start + instruction.width] = self._compute(instruction, registers)
+        for store in self.kernel.stores:
+            rows = registers[store.register][:, :, store.start : store.start + store.count]
+            buffers[store.buffer][:, self.tables[store.table][sites], store.channel : store.channel + store.count] = rows
+
+    def _contract(
+        self, contraction: Contraction, buffers: list[torch.Tensor], sites: torch.Tensor, samples: int
+    ) -> torch.Tensor:
+        out = torch.zeros(samples, len(sites), contraction.out_channels, dtype=self.dtype)
+        pattern_of_site = torch.from_numpy(contraction.pattern_of_site)[sites]
+        for number, pattern in enumerate(contraction.patterns):
+            chosen = (pattern_of_site == number).nonzero()[:, 0]
+            if not len(chosen) or not pattern:
+                continue
+            rows = []
+            for t in pattern:
+                term = contraction.terms[t]
+                at = self.tables[term.table][sites[chosen]]
+                rows.append(buffers[term.buffer][:, at, term.start : term.start + len(term.weight)])
+            out[:, chosen] = torch.cat(rows, dim=-1) @ self.weights[number]
+        return out if self.bias is None else out + self.bias
+
+    def _compute(self, instruction: Instruction, registers: dict[int, torch.Tensor]) -> Any:
+        width = instruction.width
+
+        def argument(a: Any) -> Any:
+            if not isinstance(a, Operand):
+                return a
+            part = registers[a.register][:, :, a.start :]
+            return part[:, :, :1] if a.stride == 0 else part[:, :, : (width - 1) * a.stride + 1 : a.stride]
+
+        if instruction.op == "copy":
+            return argument(instruction.args[0])
+        if instruction.op.startswith("reduce."):
+            r = instruction.args[0]
+            assert isinstance(r, Reduction)
+            index = r.start + torch.arange(width)[:, None] * r.outer + torch.arange(r.count)[None] * r.inner
+            part = registers[r.register][:, :, index]
+            return getattr(torch, instruction.op.removeprefix("reduce."))(part, dim=-1)
+        return evaluate(instruction.op, [argument(a) for a in instruction.args], dict(instruction.kwargs), self.dtype)

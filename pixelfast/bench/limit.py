@@ -1,0 +1,62 @@
+"""The least time in which this machine could sample a batch: a function of the model and the batch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixelfast.bench.machine import Machine
+from pixelfast.ir import Contract, Graph, reads
+from pixelfast.readiness import NEVER, source_ready
+
+
+def limit_seconds(flops: float, weight_bytes: float, batch: int, machine: Machine) -> float:
+    """max(arithmetic, weights from cache), in seconds, for a batch of images.
+
+    flops: of one image, every activation computed once, taps on padding left out.
+    weight_bytes: of one image and of any batch, the images of a batch being computed together.
+    """
+    return max(flops * batch / machine.flops, weight_bytes / machine.cache_bandwidth)
+
+
+def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int = 4) -> int:
+    """Bytes of weights that any schedule must read to sample an image.
+
+    A tap of a contraction can be applied at a site from the time its source is ready until the site is needed. All
+    sites of a tap whose intervals share a moment can share one reading of its weights: the fewest readings are
+    the fewest moments that hit every interval. For a pixel's newest neighbour that is one reading per pixel, for
+    the row above one per row.
+    """
+    needed = need_times(graph)
+    total = 0
+    for node in graph.nodes:
+        if isinstance(node, Contract):
+            for tap in node.taps:
+                used = (tap.source.sites >= 0) & (needed[node.out] != NEVER)
+                first = source_ready(tap.source, ready)[used]
+                total += fewest_moments(first, needed[node.out][used]) * tap.weight.size * itemsize
+    return total
+
+
+def need_times(graph: Graph) -> dict[int, np.ndarray]:
+    """For each value, the first number at each site whose sampling needs it; NEVER where none does."""
+    needed = {value.index: np.full(value.sites, NEVER, dtype=np.int64) for value in graph.values}
+    for channel, value in enumerate(graph.outputs):
+        numbers = np.arange(graph.pixels, dtype=np.int64) * graph.channels + channel
+        np.minimum(needed[value], numbers, out=needed[value])
+    for node in reversed(graph.nodes):
+        for source in reads(node):
+            used = (source.sites >= 0) & (needed[node.out] != NEVER)
+            np.minimum.at(needed[source.value], source.sites[used], needed[node.out][used])
+    return needed
+
+
+def fewest_moments(first: np.ndarray, last: np.ndarray) -> int:
+    """The smallest number of moments such that every interval [first, last] holds one."""
+    order = np.argsort(last, kind="stable")
+    moments, latest = 0, -1
+    for begin, end in zip(first[order].tolist(), last[order].tolist(), strict=True):
+        if begin > latest:
+            moments, latest = moments + 1, end
+    return moments

@@ -1,0 +1,76 @@
+"""What this machine can do at most, measured: arithmetic and reading."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MATRIX = 2048
+CACHED_BYTES = 8 << 20
+UNCACHED_BYTES = 256 << 20
+SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates with torch's present number of threads.
+
+    flops: float32 multiply-adds x 2 per second, of a square matrix product in torch.
+    cache_bandwidth, memory_bandwidth: bytes read per second, from 8 MiB read again and again and from 256 MiB.
+    """
+
+    name: str
+    threads: int
+    flops: float
+    cache_bandwidth: float
+    memory_bandwidth: float
+
+
+def measure() -> Machine:
+    """Measure this machine; takes about four seconds. Best of many repetitions: limits, not averages."""
+    left, right = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    out = torch.empty(MATRIX, MATRIX)
+    flops = 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out))
+    return Machine(
+        name=processor_name(),
+        threads=torch.get_num_threads(),
+        flops=flops,
+        cache_bandwidth=reading_rate(CACHED_BYTES),
+        memory_bandwidth=reading_rate(UNCACHED_BYTES),
+    )
+
+
+def reading_rate(size: int) -> float:
+    """Bytes per second of reading `size` bytes of float32 again and again."""
+    values = torch.randn(size // 4)
+    # A maximum keeps the processor busier with loads than any other reduction in torch.
+    return size / fastest(lambda: values.amax())
+
+
+def fastest(work: Callable[[], object], seconds: float = SECONDS) -> float:
+    """Seconds of the fastest of the repetitions that fit into `seconds`, the first one left out."""
+    work()
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        work()
+        stop = time.perf_counter()
+        best = min(best, stop - start)
+        if stop >= end:
+            return best
+
+
+def processor_name() -> str:
+    """The processor as the operating system names it."""
+    listed = Path("/proc/cpuinfo")
+    if listed.exists():
+        for line in listed.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

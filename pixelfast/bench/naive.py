@@ -1,0 +1,51 @@
+"""Naive sampling in eager torch, timed on a few forwards and extrapolated."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pixelfast.problem import Problem
+
+FORWARDS = 3
+
+
+@dataclass(frozen=True)
+class Naive:
+    """seconds: of a whole batch, extrapolated from `timed` forwards to the `forwards` that it takes.
+
+    Drawing the numbers is left out, which flatters naive sampling.
+    """
+
+    seconds: float
+    timed: int
+    forwards: int
+
+
+def forwards_per_batch(problem: Problem) -> int:
+    """Full forwards that naive sampling takes: one per pixel, or one per number where channels need their own."""
+    channels, height, width = problem.shape
+    needs = problem.likelihood.needs(channels)
+    return height * width * (1 if all(need == needs[0] for need in needs) else channels)
+
+
+def extrapolate(problem: Problem, batch: int, timed: Callable[[int, int], None] | None = None) -> Naive:
+    """Time FORWARDS forwards of a batch, after one to warm up; take the median.
+
+    timed: called with (forwards done, forwards to do).
+    """
+    levels = torch.randint(problem.likelihood.levels, (batch, *problem.shape)).double()
+    condition = problem.batch_condition(None, batch)
+    seconds = []
+    for i in range(FORWARDS + 1):
+        start = time.perf_counter()
+        problem.forward(levels, condition)
+        seconds.append(time.perf_counter() - start)
+        if timed is not None:
+            timed(i + 1, FORWARDS + 1)
+    forwards = forwards_per_batch(problem)
+    return Naive(statistics.median(seconds[1:]) * forwards, FORWARDS, forwards)

@@ -1,0 +1,153 @@
+"""Reading named tensors from a file: safetensors, or a PyTorch file through its restricted unpickler.
+
+Nothing read here can run code, and no tensor may claim more bytes than its file has.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pixelfast.errors import CheckpointError
+
+FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = b"\x80\x02"
+MOST_TENSORS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: float tensors on the CPU by name, and text metadata (safetensors only)."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read(path: Path) -> Contents:
+    """The tensors of a safetensors or PyTorch file, told apart by their first bytes.
+
+    Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
+    if start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
+        contents = Contents(_read_torch(path, size), {})
+    elif start[8:] == b"{":
+        contents = _read_safetensors(path)
+    else:
+        raise CheckpointError(
+            f"{path}: neither a safetensors nor a PyTorch checkpoint; save the model with pixelfast.save"
+        )
+    check_values(path, contents.tensors)
+    return contents
+
+
+def check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """CheckpointError naming the first tensor that holds a NaN or an infinity."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {brief(name)} holds NaN or infinite values")
+
+
+def brief(value: object) -> str:
+    """Text of an error or a name from a file, cut to one printable line of at most 200 characters."""
+    text = (value.strerror if isinstance(value, OSError) else None) or str(value).strip()
+    text = text or type(value).__name__
+    line = text.splitlines()[0][:201]
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = file.keys()
+            if len(names) > MOST_TENSORS:
+                raise CheckpointError(f"{path}: has {len(names)} tensors, more than {MOST_TENSORS}")
+            tensors = {}
+            for name in names:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in FLOAT_DTYPES:
+                    accepted = ", ".join(sorted(FLOAT_DTYPES))
+                    raise CheckpointError(f"{path}: {brief(name)} is {brief(dtype)}; accepted are {accepted}")
+                tensors[name] = file.get_tensor(name)
+            return Contents(tensors, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: damaged safetensors file: {brief(error)}") from None
+
+
+def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
+    _require_safe_torch(path)
+    _refuse_compressed(path, size)
+    try:
+        # Its warnings about odd files would stand before our one line.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # The restricted unpickler raises almost any exception on damaged files; every one means "refused".
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: torch refuses to load it with weights_only=True (damaged, or more than plain tensors): "
+            f"{brief(error)}"
+        ) from None
+    tensors = _state_dict(path, loaded)
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
+        raise CheckpointError(f"{path}: its tensors claim more bytes than the file has")
+    return tensors
+
+
+def _require_safe_torch(path: Path) -> None:
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < (2, 10):
+        raise CheckpointError(
+            f"{path}: PyTorch files are read with torch 2.10 or later only (CVE-2026-24747), this is "
+            f"{torch.__version__}; update torch, or convert the file to safetensors elsewhere"
+        )
+
+
+def _refuse_compressed(path: Path, size: int) -> None:
+    """torch.save stores without compression; anything else is not its work and could be a zip bomb."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged PyTorch file: {brief(error)}") from None
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"{path}: a PyTorch file is not compressed inside; this one is")
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(f"{path}: its entries claim more bytes than the file has")
+
+
+def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise CheckpointError(f"{path}: holds no dictionary of tensors (a state_dict)")
+    if len(loaded) > MOST_TENSORS:
+        raise CheckpointError(f"{path}: has {len(loaded)} tensors, more than {MOST_TENSORS}")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: entry {brief(name)} of the state_dict is not a tensor")
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {brief(name)} is not a dense float tensor")
+    return {name: tensor.detach() for name, tensor in loaded.items()}

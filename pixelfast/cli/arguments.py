@@ -1,0 +1,95 @@
+"""Arguments that several commands share, and the types of single arguments."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import NoReturn
+
+BACKENDS = ("auto", "cpu", "reference")
+DTYPES = ("float32", "float64")
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors of usage on one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"pixelfast: error: {message} (see {self.prog} --help)\n")
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argument type: integers from `low` to `high`, both included."""
+
+    def parse(text: str) -> int:
+        accepted = f"an integer from {low}" + (f" to {high}" if high is not None else "")
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {accepted}") from None
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{value} is not {accepted}")
+        return value
+
+    return parse
+
+
+def integers(low: int) -> Callable[[str], list[int]]:
+    """An argument type: integers from `low`, separated by commas."""
+    parse_one = integer(low)
+    return lambda text: [parse_one(part) for part in text.split(",")]
+
+
+def temperature(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0 (0 is the mode, 1 the model)")
+    return value
+
+
+def add_model(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """MODEL and --layout."""
+    parser.add_argument("model", metavar="MODEL", help=f"a shipped model's name or a checkpoint file{also}")
+    parser.add_argument("--layout", help="layout of the checkpoint, where it is not recognised by itself")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """--backend and --dtype."""
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto, the fastest that can")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """--seed, --temperature, --batch-size and the labels."""
+    parser.add_argument("--seed", type=integer(0, 2**64 - 1), default=0, help="image i of a seed is one image")
+    parser.add_argument("--temperature", type=temperature, default=1.0, metavar="T")
+    parser.add_argument("--batch-size", type=integer(1), metavar="B", help="images at a time; changes no image")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument("--label", type=integer(0), help="class of all images")
+    labels.add_argument(
+        "--labels", type=integers(0), metavar="L,L,...", help="classes of the images, repeated to fill -n"
+    )
+
+
+def add_pictures(parser: argparse.ArgumentParser, default: str) -> None:
+    """--output, --gif and --npz."""
+    parser.add_argument(
+        "-o", "--output", metavar="PNG", help=f"grid of the images (default: {default}, if no other is asked for)"
+    )
+    parser.add_argument("--gif", metavar="GIF", help="animation of the images appearing")
+    parser.add_argument("--npz", metavar="NPZ", help="the integers, array `images` of shape (N, C, H, W)")
+    parser.set_defaults(default_output=default)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """--progress and --no-progress."""
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="progress bars (default: on a terminal)",
+    )

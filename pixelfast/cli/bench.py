@@ -1,0 +1,100 @@
+"""pixelfast bench: how fast a model is sampled, beside naive sampling and the machine's limits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pixelfast
+from pixelfast.bench import machine as machines
+from pixelfast.bench import naive, sampling, versions
+from pixelfast.bench.limit import fewest_weight_bytes
+from pixelfast.causality import analyse
+from pixelfast.cli import arguments, progress
+from pixelfast.cli.loading import load_model
+from pixelfast.cli.outputs import Outputs
+from pixelfast.models import PixelCNNPlusPlus
+from pixelfast.problem import make_problem
+
+REFERENCE = "pixelcnnpp"
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bench", help="measure sampling speed", description=__doc__)
+    arguments.add_model(parser, also=f", or {REFERENCE}: PixelCNN++ of 5 blocks and 160 filters, random weights")
+    parser.add_argument("--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...")
+    parser.add_argument("--repeats", type=arguments.integer(1), default=3, help="default: 3; the median counts")
+    parser.add_argument("--backend", choices=arguments.BACKENDS, default="auto")
+    parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions")
+    arguments.add_progress(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    model = PixelCNNPlusPlus().eval() if args.model == REFERENCE else load_model(args.model, args.layout)
+    show = progress.wanted(args.progress)
+    problem = make_problem(model, None, None, None, None, getattr(model, "condition_example", None))
+    with Outputs() as outputs:
+        stream = outputs.open(args.json) if args.json else None
+        machine = machines.measure()
+        print(
+            f"machine  {machine.name}, {machine.threads} threads: {machine.flops / 1e9:.0f} GFLOP/s float32, "
+            f"{machine.cache_bandwidth / 1e9:.0f} GB/s from cache, {machine.memory_bandwidth / 1e9:.0f} GB/s from memory",
+            flush=True,
+        )
+        sampler = pixelfast.compile(model, backend=args.backend)
+        analysis = analyse(problem)
+        weight_bytes = fewest_weight_bytes(analysis.graph, analysis.ready)
+        sampler.sample(1, condition=problem.batch_condition(None, 1), progress=show)
+        setting = _setting(args.model, model, sampler, weight_bytes)
+        print(
+            f"model    {args.model}, {setting['parameters'] / 1e6:.2f} M parameters, "
+            f"{sampler.program.flops / 1e9:.2f} GFLOP per image, at least {weight_bytes / 1e9:.2f} GB of weights read\n"
+            f"engine   {setting['backend']} {setting['isa']} {setting['dtype']}, "
+            f"compiled in {sampler.compile_seconds:.1f} s, {setting['bytes_per_image'] / 1e6:.2f} MB per image\n",
+            flush=True,
+        )
+        rows = []
+        for batch in args.batch_sizes:
+            with progress.bar(f"naive forwards, batch {batch}", "forward", show) as update:
+                slow = naive.extrapolate(problem, batch, update)
+            rows.append(
+                sampling.measure(
+                    sampler, problem, batch, args.repeats, machine, weight_bytes, slow, progress=show
+                )
+            )
+        print(sampling.table(rows))
+        print(
+            f"\nseconds: median of {args.repeats}; limit: the larger of arithmetic and weights read from cache;\n"
+            f"naive: eager torch, {naive.FORWARDS} forwards timed, extrapolated to {rows[0].naive_forwards:,}"
+        )
+        if stream:
+            report = {
+                **versions.versions(),
+                "machine": asdict(machine),
+                "setting": setting,
+                "measurements": [asdict(row) for row in rows],
+            }
+            stream.write(json.dumps(report, indent=2).encode() + b"\n")
+            outputs.commit()
+
+
+def _setting(name: str, model: Any, sampler: pixelfast.Sampler, weight_bytes: int) -> dict[str, Any]:
+    """What was measured."""
+    stats = sampler.stats
+    assert stats is not None
+    return {
+        "model": name,
+        "config": model.config,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flops_per_image": sampler.program.flops,
+        "fewest_weight_bytes": weight_bytes,
+        "bytes_per_image": stats.bytes_per_image,
+        "compile_seconds": sampler.compile_seconds,
+        "backend": stats.backend,
+        "isa": stats.isa,
+        "dtype": stats.dtype,
+        "threads": stats.threads,
+    }

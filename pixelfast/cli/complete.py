@@ -1,0 +1,71 @@
+"""pixelfast complete: the rest of an image whose first rows are given."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+
+import pixelfast
+from pixelfast.cli import arguments, images, pictures, progress
+from pixelfast.cli.loading import check_fits, label_condition, load_model
+from pixelfast.data import load_mnist
+from pixelfast.errors import PixelfastError, ShapeError
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "complete",
+        help="complete an image of which the upper rows are given",
+        description=f"{__doc__} The PNG shows the given rows first, then the completions.",
+    )
+    arguments.add_model(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image", metavar="PNG", help="a picture of the model's own size")
+    source.add_argument("--data", metavar="DIR", help="MNIST's IDX files: image --index of --split")
+    parser.add_argument("--index", type=arguments.integer(0), default=0, help="default: 0")
+    parser.add_argument("--split", choices=("train", "test"), default="test")
+    parser.add_argument("--rows-given", type=arguments.integer(0), metavar="R", help="default: half the height")
+    parser.add_argument("-n", type=arguments.integer(1), default=8, help="number of completions (default: 8)")
+    arguments.add_pictures(parser, default="completions.png")
+    arguments.add_sampling(parser)
+    arguments.add_engine(parser)
+    arguments.add_progress(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    model = load_model(args.model, args.layout)
+    condition = label_condition(model, args, args.n)
+    image = _image(args, model)
+    rows = model.shape[1] // 2 if args.rows_given is None else args.rows_given
+    if rows > model.shape[1]:
+        raise ShapeError(f"--rows-given {rows}: the model's images have {model.shape[1]} rows")
+    mask = (np.arange(model.shape[1]) < rows)[:, None]
+    with pictures.Pictures(args, model) as pictures_out:
+        sampler = pixelfast.compile(model, backend=args.backend, dtype=getattr(torch, args.dtype))
+        completions = sampler.sample(
+            args.n,
+            seed=args.seed,
+            condition=condition,
+            temperature=args.temperature,
+            batch_size=args.batch_size,
+            progress=progress.wanted(args.progress),
+            known=torch.from_numpy(image),
+            mask=torch.from_numpy(mask),
+        )
+        pictures_out.write(completions, given=mask, first=np.where(mask, image, 0))
+    print(f"{args.n} completions, {rows} rows given, seed {args.seed}: {pictures.summary(sampler.stats)}")
+
+
+def _image(args: argparse.Namespace, model: Any) -> np.ndarray:
+    """The image to complete, int64 (1, C, H, W)."""
+    if args.image is not None:
+        return images.read_image(args.image, tuple(model.shape), model.likelihood.levels)
+    data = load_mnist(args.data, args.split)
+    check_fits(model, data.images)
+    if args.index >= len(data):
+        raise PixelfastError(f"--index {args.index}: the {args.split} split has images 0 to {len(data) - 1}")
+    return data.images[args.index : args.index + 1].long().numpy()

@@ -1,0 +1,80 @@
+"""Integers of images to and from the pictures that people look at."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pixelfast.errors import PixelfastError, ShapeError
+
+FRAME_MILLISECONDS = 80
+LAST_FRAME_MILLISECONDS = 2000
+
+
+def grid(images: np.ndarray, levels: int) -> Image.Image:
+    """Integers (N, C, H, W), C = 1 or 3, as one picture: rows of images, one pixel of border between them.
+
+    A single image has no border, so that it can be read back. Levels 0 .. levels - 1 become 0 .. 255.
+    """
+    count, channels, height, width = images.shape
+    if channels not in (1, 3):
+        raise ShapeError(f"a picture has 1 or 3 channels, these images have {channels}: write them with --npz")
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    gap = 1 if count > 1 else 0
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 96, np.uint8)
+    scaled = np.rint(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
+    for i, image in enumerate(scaled):
+        top = gap + i // columns * (height + gap)
+        left = gap + i % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def write_png(stream: BinaryIO, images: np.ndarray, levels: int) -> None:
+    """One PNG grid of integers (N, C, H, W)."""
+    grid(images, levels).save(stream, format="PNG")
+
+
+def write_gif(stream: BinaryIO, images: np.ndarray, levels: int, given: np.ndarray | None = None) -> None:
+    """An animated GIF of the images (N, C, H, W) appearing row by row, in the order they were sampled in.
+
+    given: bool, broadcast to the images: what was known from the start.
+    """
+    known = np.zeros(1, bool) if given is None else given
+    below = np.arange(images.shape[2])[:, None]
+    frames = [
+        grid(np.where((below < y) | known, images, 0), levels).convert("P", palette=Image.Palette.ADAPTIVE)
+        for y in range(images.shape[2] + 1)
+    ]
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
+    frames[0].save(
+        stream, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
+    )
+
+
+def read_image(path: str | Path, shape: tuple[int, int, int], levels: int) -> np.ndarray:
+    """A picture file as integers (1, C, H, W) of a model's shape and levels, int64.
+
+    Raises PixelfastError for a file that cannot be read, ShapeError for another size.
+    """
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise ShapeError(f"a picture has 1 or 3 channels, the model {channels}")
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except UnidentifiedImageError as error:
+        raise PixelfastError(f"{path} is not a picture that can be read; PNG is the safest") from error
+    except OSError as error:
+        raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
+    if pixels.shape[:2] != (height, width):
+        raise ShapeError(
+            f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the model makes {width}x{height}: resize it first"
+        )
+    integers = np.rint(pixels.reshape(height, width, channels) * ((levels - 1) / 255)).astype(np.int64)
+    return integers.transpose(2, 0, 1)[None]

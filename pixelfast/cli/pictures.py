@@ -1,0 +1,72 @@
+"""Images to the files that --output, --gif and --npz ask for."""
+
+from __future__ import annotations
+
+import argparse
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelfast.cli import images as drawing
+from pixelfast.cli.outputs import Outputs
+from pixelfast.errors import ShapeError
+from pixelfast.sampler import Stats
+
+
+class Pictures:
+    """A context that opens the files a command asks for, before the work, and fills them after it."""
+
+    def __init__(self, args: argparse.Namespace, model: Any) -> None:
+        self._outputs = Outputs()
+        self._levels = model.likelihood.levels
+        self._channels = model.shape[0]
+        self._paths = {"png": args.output, "gif": args.gif, "npz": args.npz}
+        if not any(self._paths.values()):
+            self._paths["png"] = args.default_output
+
+    def __enter__(self) -> Pictures:
+        if self._channels not in (1, 3) and (self._paths["png"] or self._paths["gif"]):
+            raise ShapeError(f"a picture has 1 or 3 channels, this model makes {self._channels}: use --npz alone")
+        self._outputs.__enter__()
+        try:
+            self._streams = {kind: self._outputs.open(path) for kind, path in self._paths.items() if path}
+        except BaseException:
+            self._outputs.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._outputs.__exit__(kind, error, traceback)
+
+    def write(self, images: torch.Tensor, given: np.ndarray | None = None, first: np.ndarray | None = None) -> None:
+        """Write integers (N, C, H, W) to every file, and say which.
+
+        given: bool, broadcast to the images: what the animation shows from its start.
+        first: integers (1, C, H, W), a picture put before the others in the PNG.
+        """
+        integers = images.cpu().numpy()
+        if png := self._streams.get("png"):
+            shown = integers if first is None else np.concatenate([first.astype(integers.dtype), integers])
+            drawing.write_png(png, shown, self._levels)
+        if gif := self._streams.get("gif"):
+            drawing.write_gif(gif, integers, self._levels, given)
+        if npz := self._streams.get("npz"):
+            np.savez_compressed(npz, images=integers)
+        self._outputs.commit()
+        print("wrote " + ", ".join(str(path) for path in self._paths.values() if path))
+
+
+def summary(stats: Stats | None) -> str:
+    """Speed and engine of a sampler's last call, in a few words."""
+    assert stats is not None, "a sampler has statistics once it has sampled"
+    return (
+        f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, {stats.gflops:.1f} GFLOP/s "
+        f"({stats.backend} {stats.isa} {stats.dtype}, {stats.threads} threads)"
+    )

@@ -1,0 +1,159 @@
+"""Gated PixelCNN: a vertical and a horizontal stack of gated, possibly dilated, causal convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pixelfast.likelihoods import Categorical
+from pixelfast.models import checks
+from pixelfast.models.causal_conv import (
+    HorizontalConv,
+    MaskedConv1x1,
+    VerticalConv,
+    channel_groups,
+    mask_a,
+    mask_b,
+)
+from pixelfast.models.conditioning import ConditionKind, project
+
+MAX_LAYERS = 128
+
+
+def gate(features: Tensor) -> Tensor:
+    """tanh(first half) * sigmoid(second half) of the channels: (N, 2F, H, W) -> (N, F, H, W)."""
+    first, second = features.chunk(2, dim=1)
+    return torch.tanh(first) * torch.sigmoid(second)
+
+
+class GatedBlock(nn.Module):
+    """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W).
+
+    The link to the horizontal stack is taken before the vertical gate; only the horizontal stack has a
+    residual. A condition is added before both gates.
+    """
+
+    def __init__(
+        self, hidden: int, kernel_size: int, dilation: int, groups: int, condition: ConditionKind
+    ) -> None:
+        super().__init__()
+        self.vertical = VerticalConv(hidden, 2 * hidden, kernel_size, dilation=dilation, include_row=True)
+        mask = None
+        if groups > 1:
+            features = channel_groups(hidden, groups)
+            mask = mask_b(features, features)
+        self.horizontal = HorizontalConv(
+            hidden,
+            2 * hidden,
+            kernel_size,
+            dilation=dilation,
+            include_pixel=True,
+            # Once for each half of the gate.
+            mask=None if mask is None else torch.cat((mask, mask)),
+        )
+        self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
+        self.mix = MaskedConv1x1(hidden, hidden, mask)
+        self.condition_vertical = condition.projection(2 * hidden)
+        self.condition_horizontal = condition.projection(2 * hidden)
+
+    def forward(self, v: Tensor, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        above = self.vertical(v)
+        left = self.horizontal(h) + self.link(above)
+        if condition is not None:
+            assert self.condition_vertical is not None and self.condition_horizontal is not None
+            above = above + project(self.condition_vertical, condition)
+            left = left + project(self.condition_horizontal, condition)
+        return gate(above), self.mix(gate(left)) + h
+
+
+class GatedPixelCNN(nn.Module):
+    """Gated PixelCNN (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders"), with
+    the dilations and the exact arithmetic of the UvA deep-learning notebooks' tutorial 12.
+
+    Input x: float (N, C, H, W), scaled as `input` says; any H and W. Output: logits (N, levels, C, H, W).
+
+    Arguments:
+        shape: (C, H, W) of the images it is made for.
+        levels: number of values a channel takes, 2 to 65536.
+        hidden: features of each stack; at least C when the channels are sequential.
+        dilations: one block per entry.
+        kernel_size: odd, 3 or more; a kernel is kernel_size wide, of which the live half is stored.
+        classes: number of classes; `condition` is then int64 labels (N,).
+        spatial_condition: channels of a map; `condition` is then floats (N, spatial_condition, H, W).
+        vector_condition: length of a vector; `condition` is then floats (N, vector_condition).
+        channel_order: "sequential": channel c of a pixel depends on its channels before c, through
+            contiguous groups of features; "independent": the channels of a pixel are independent given the
+            pixels before. The same for C = 1.
+        input: "signed" (levels scaled to [-1, 1]) or "unit" ([0, 1]).
+
+    Raises ShapeError for a bad shape, input or condition, PixelfastError for any other bad argument.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int = 256,
+        hidden: int = 64,
+        dilations: Sequence[int] = (1, 2, 1, 4, 1, 2, 1),
+        kernel_size: int = 3,
+        classes: int | None = None,
+        spatial_condition: int | None = None,
+        vector_condition: int | None = None,
+        channel_order: str = "sequential",
+        input: str = "signed",
+    ) -> None:
+        super().__init__()
+        self.shape = checks.image_shape(shape)
+        channels = self.shape[0]
+        levels = checks.integer("levels", levels, 2, 1 << 16)
+        channel_order = checks.choice("channel_order", channel_order, ("sequential", "independent"))
+        groups = channels if channel_order == "sequential" else 1
+        hidden = checks.integer("hidden", hidden, groups, checks.MAX_WIDTH)
+        dilations = checks.integers("dilations", dilations, 1, checks.MAX_SIDE, MAX_LAYERS)
+        kernel_size = checks.odd("kernel_size", kernel_size, 3, 63)
+        self.input = checks.choice("input", input, ("signed", "unit"))
+        self.condition = ConditionKind(classes, spatial_condition, vector_condition)
+        self.likelihood = Categorical(levels=levels)
+        self.config: dict[str, Any] = {
+            "shape": list(self.shape),
+            "levels": levels,
+            "hidden": hidden,
+            "dilations": list(dilations),
+            "kernel_size": kernel_size,
+            "classes": classes,
+            "spatial_condition": spatial_condition,
+            "vector_condition": vector_condition,
+            "channel_order": channel_order,
+            "input": input,
+        }
+
+        stem_mask = head_mask = None
+        if groups > 1:
+            pixel, features = channel_groups(channels, groups), channel_groups(hidden, groups)
+            stem_mask = mask_a(pixel, features)
+            # The level is the slow index of the output and the channel the fast one.
+            head_mask = mask_b(features, pixel).repeat(levels, 1)
+        self.stem_vertical = VerticalConv(channels, hidden, kernel_size, include_row=False)
+        self.stem_horizontal = HorizontalConv(
+            channels, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask
+        )
+        self.blocks = nn.ModuleList(
+            GatedBlock(hidden, kernel_size, dilation, groups, self.condition) for dilation in dilations
+        )
+        self.head = MaskedConv1x1(hidden, levels * channels, head_mask)
+
+    @property
+    def condition_example(self) -> Tensor | None:
+        """A zero condition for one image, or None."""
+        return self.condition.example(*self.shape[1:])
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        checks.float_images(x, self.shape[0])
+        self.condition.check(condition, x)
+        v, h = self.stem_vertical(x), self.stem_horizontal(x)
+        for block in self.blocks:
+            v, h = block(v, h, condition)
+        return self.head(nn.functional.elu(h)).unflatten(1, (self.likelihood.levels, self.shape[0]))

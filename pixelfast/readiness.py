@@ -1,0 +1,70 @@
+"""Ready times: how many numbers must be known before an activation can be computed; and who leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ir import Graph, Source, reads
+
+NEVER = np.iinfo(np.int32).max
+
+
+def source_ready(source: Source, ready: Sequence[np.ndarray]) -> np.ndarray:
+    """Ready time of what a source delivers at each site of its reader; 0 outside the image."""
+    times = ready[source.value]
+    return np.where(source.sites < 0, 0, times[np.maximum(source.sites, 0)])
+
+
+def input_ready(shape: tuple[int, int, int], channel: int) -> np.ndarray:
+    """Number p * C + c becomes known when it is sampled: ready time p * C + c + 1."""
+    channels, height, width = shape
+    return np.arange(height * width, dtype=np.int32) * channels + channel + 1
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An output that depends on a number sampled at the same time or later."""
+
+    channel: int
+    pixel: int
+    reads_channel: int
+    reads_pixel: int
+    where: str
+    path: tuple[str, ...]
+    """Operations from the output back to the input."""
+
+
+def find_leak(graph: Graph, ready: Sequence[np.ndarray]) -> Leak | None:
+    """The first output, in sampling order, that is ready after its number is sampled."""
+    worst: tuple[int, int, int] | None = None
+    for channel, value in enumerate(graph.outputs):
+        allowed = np.arange(graph.pixels) * graph.channels + channel
+        late = np.flatnonzero(ready[value] > allowed)
+        if len(late):
+            number = int(late[0]) * graph.channels + channel
+            if worst is None or number < worst[0]:
+                worst = (number, channel, int(late[0]))
+    return None if worst is None else _walk_back(graph, ready, worst[1], worst[2])
+
+
+def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: int) -> Leak:
+    """Follows the latest dependency from an output to the input; blames the step that moves forward in the image."""
+    nodes = {node.out: node for node in graph.nodes}
+    value, site = graph.outputs[channel], pixel
+    path: list[str] = []
+    blamed = ""
+    while value in nodes:
+        node = nodes[value]
+        path.append(node.where)
+        latest, at = max(
+            ((s, int(s.sites[site])) for s in reads(node) if s.sites[site] >= 0),
+            key=lambda item: int(ready[item[0].value][item[1]]),
+        )
+        same_grid = graph.values[latest.value].sites == graph.values[value].sites
+        if not blamed and same_grid and at > site:
+            blamed = node.where
+        value, site = latest.value, at
+    return Leak(channel, pixel, graph.inputs.index(value), site, blamed or path[-1], tuple(path))

@@ -1,0 +1,182 @@
+"""Sums of products with constant weights: convolutions, linear layers, embeddings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .common import Codes
+
+_PRODUCT = "a product of two image-dependent tensors (attention); only products with constant weights are supported"
+
+
+def _note_zero(builder: Any, weight: np.ndarray) -> None:
+    if not weight.any():
+        builder.graph.notes.append(f"{builder.where}: all weights are zero, so it carries no dependency")
+
+
+def _convolution(
+    builder: Any,
+    call: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Codes:
+    if isinstance(weight, Codes):
+        raise NotImplementedError("a convolution whose weights depend on the image")
+    size = call.outputs[0].size[2:]
+    spatial = x.array.shape[2:]
+    taps = []
+    kernel = weight.numpy()
+    _note_zero(builder, kernel)
+    for tap in itertools.product(*(range(k) for k in kernel.shape[2:])):
+        site_map = _tap_sites(size, spatial, tap, stride, padding, dilation, transposed)
+        dense = _dense(kernel[(slice(None), slice(None), *tap)], groups, transposed)
+        if (site_map >= 0).any():
+            taps.append((site_map, dense))
+    matrix = np.ascontiguousarray(x.array.reshape(x.array.shape[1], -1))
+    codes = builder.contract(matrix, taps, None if bias is None else bias.numpy())
+    return Codes(codes.reshape(1, -1, *size), x.dtype)
+
+
+def _tap_sites(
+    size: Sequence[int],
+    spatial: Sequence[int],
+    tap: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+) -> np.ndarray:
+    """For each output position the input position that this tap reads, or -1."""
+    site = np.zeros((1,) * len(size), dtype=np.int64)
+    valid = np.ones((1,) * len(size), dtype=bool)
+    for axis, (outs, ins) in enumerate(zip(size, spatial, strict=True)):
+        at = np.arange(outs)
+        if transposed:
+            scaled = at + padding[axis] - tap[axis] * dilation[axis]
+            at, rest = np.divmod(scaled, stride[axis])
+            inside = (rest == 0) & (at >= 0) & (at < ins)
+        else:
+            at = at * stride[axis] - padding[axis] + tap[axis] * dilation[axis]
+            inside = (at >= 0) & (at < ins)
+        shape = [-1 if i == axis else 1 for i in range(len(size))]
+        site = site * ins + np.where(inside, at, 0).reshape(shape)
+        valid = valid & inside.reshape(shape)
+    return np.asarray(np.where(valid, site, -1)).reshape(-1)
+
+
+def _dense(tap: np.ndarray, groups: int, transposed: bool) -> np.ndarray:
+    """One tap's weight as (Cin, Cout); grouped weights become block-diagonal."""
+    if groups == 1:
+        return tap if transposed else tap.T
+    outs, ins = (tap.shape[1], tap.shape[0] // groups) if transposed else (tap.shape[0] // groups, tap.shape[1])
+    dense = np.zeros((groups * ins, groups * outs))
+    for g in range(groups):
+        block = tap[g * ins : (g + 1) * ins] if transposed else tap[g * outs : (g + 1) * outs].T
+        dense[g * ins : (g + 1) * ins, g * outs : (g + 1) * outs] = block
+    return dense
+
+
+def linear(builder: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """codes (rows, K) @ weight (K, O) + bias (O,)."""
+    _note_zero(builder, weight)
+    return np.asarray(builder.contract(np.ascontiguousarray(x.T), [(None, weight)], bias)).T
+
+
+def _mm(builder: Any, call: Any, a: Any, b: Any) -> Codes:
+    if isinstance(a, Codes) and isinstance(b, Codes):
+        raise NotImplementedError(_PRODUCT)
+    if isinstance(a, Codes):
+        return Codes(linear(builder, a.array, b.numpy(), None), a.dtype)
+    return Codes(linear(builder, b.array.T, a.numpy().T, None).T, b.dtype)
+
+
+def _addmm(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Codes:
+    if beta == 1 and alpha == 1 and isinstance(bias, torch.Tensor) and bias.ndim == 1 and isinstance(b, torch.Tensor):
+        return Codes(linear(builder, a.array, b.numpy(), bias.numpy()), a.dtype)
+    product = _mm(builder, call, a, b).array
+    if alpha != 1:
+        product = builder.pointwise("aten.mul.Tensor", [product, alpha])
+    if beta == 0:
+        return Codes(product, call.outputs[0].dtype)
+    added = bias.array if isinstance(bias, Codes) else bias
+    if beta != 1:
+        added = builder.pointwise("aten.mul.Tensor", [added, beta]) if isinstance(bias, Codes) else added * beta
+    return Codes(builder.pointwise("aten.add.Tensor", [product, added]), call.outputs[0].dtype)
+
+
+def _bmm(builder: Any, call: Any, a: Any, b: Any) -> Codes:
+    """One product per entry of the first axis."""
+    if isinstance(a, Codes) and isinstance(b, Codes):
+        raise NotImplementedError(_PRODUCT)
+    parts = []
+    for i in range(call.outputs[0].size[0]):
+        left = Codes(a.array[i], a.dtype) if isinstance(a, Codes) else a[i]
+        right = Codes(b.array[i], b.dtype) if isinstance(b, Codes) else b[i]
+        parts.append(_mm(builder, call, left, right).array)
+    return Codes(np.stack(parts), call.outputs[0].dtype)
+
+
+def _mv(builder: Any, call: Any, a: Any, b: Any) -> Codes:
+    if isinstance(a, Codes) and isinstance(b, torch.Tensor):
+        return Codes(linear(builder, a.array, b.numpy()[:, None], None)[:, 0], a.dtype)
+    raise NotImplementedError(_PRODUCT)
+
+
+def embed(builder: Any, table: torch.Tensor, levels: Codes) -> Codes:
+    """table[levels]: a contraction of the levels' one-hot code."""
+    rows = table.reshape(table.shape[0], -1).to(torch.float64).numpy()
+    flat = levels.array.reshape(-1)
+    numbers = torch.arange(len(rows), dtype=torch.float64)
+    axes = builder.site_axes(levels.array)
+    order = [a for a in range(levels.ndim) if a not in axes] + sorted(axes)
+    shape = [levels.array.shape[a] for a in order]
+    channels = int(np.prod(shape[: levels.ndim - len(axes)], dtype=np.int64))
+    matrix = np.ascontiguousarray(levels.array.transpose(order)).reshape(channels, -1)
+    parts = []
+    for channel in range(channels):
+        hot = builder.pointwise("aten.eq.Tensor", [matrix[channel][None], numbers[:, None]])
+        parts.append(builder.contract(np.ascontiguousarray(hot), [(None, rows)], None))
+    codes = np.stack(parts)  # (channels, embedding, sites)
+    codes = np.moveaxis(codes, 1, -1).reshape(*shape, rows.shape[1]).transpose([*np.argsort(order), levels.ndim])
+    del flat
+    return Codes(codes.reshape(*levels.array.shape, *table.shape[1:]), table.dtype)
+
+
+def _embedding(builder: Any, call: Any, table: Any, levels: Any, *_: Any) -> Codes:
+    if isinstance(table, Codes):
+        raise NotImplementedError("an embedding whose rows depend on the image")
+    return embed(builder, table, levels)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "aten.convolution": _convolution,
+    "aten._convolution": _convolution,
+    "aten.mm": _mm,
+    "aten.addmm": _addmm,
+    "aten.bmm": _bmm,
+    "aten.baddbmm": lambda builder, call, bias, a, b, beta=1, alpha=1: _addmm_batched(builder, call, bias, a, b, beta, alpha),
+    "aten.mv": _mv,
+    "aten.embedding": _embedding,
+}
+
+
+def _addmm_batched(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Codes:
+    product = _bmm(builder, call, a, b).array
+    if alpha != 1:
+        product = builder.pointwise("aten.mul.Tensor", [product, alpha])
+    if beta == 0:
+        return Codes(product, call.outputs[0].dtype)
+    added = bias.array if isinstance(bias, Codes) else bias * beta
+    return Codes(builder.pointwise("aten.add.Tensor", [product, added]), call.outputs[0].dtype)

@@ -1,0 +1,340 @@
+"""compile() and Sampler: from an eager model to fast exact samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_flatten
+from tqdm import tqdm
+
+from .backends.registry import choose
+from .causality import Analysis, analyse, example_levels
+from .errors import PixelfastError, ShapeError, UnsupportedModelError
+from .likelihoods import Likelihood
+from .likelihoods.base import check_sampling
+from .lower import lower
+from .problem import Problem, make_problem
+from .program import Program
+from .prologue import run_prologue
+from .requests import Request, check_request
+from .schedule import schedule
+from .split import split_early
+
+BATCH_BYTES = 2 << 30
+"""Activations of one batch take at most this much memory unless the caller chooses batch_size."""
+LARGEST_BATCH = 64
+CHECK_FLOPS = 12e9
+"""The final self-check runs about this much work, then stops."""
+CHECK_TASKS = 6000
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out."""
+
+    backend: str
+    isa: str
+    dtype: str
+    images: int
+    seconds: float
+    images_per_second: float
+    us_per_pixel: float
+    gflops: float
+    bytes_per_image: int
+    threads: int
+
+
+def compile(
+    model: Any,
+    shape: tuple[int, int, int] | None = None,
+    likelihood: Likelihood | None = None,
+    input: Any = None,
+    outputs: Callable[[Any], Any] | None = None,
+    condition: Any = None,
+    backend: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Sampler:
+    """Compiles any causal model into a sampler.
+
+    Args:
+        model: a torch.nn.Module, or a function of tensors. Its weights are copied; it is left unchanged.
+        shape: (C, H, W) of an image. pixelfast's own models know shape, likelihood and input.
+        likelihood: how the parameters that the model returns describe a number.
+        input: what forward takes: "levels" (integers (N, C, H, W)), "index" (integers (N, H, W), C = 1), "unit"
+            (level / (levels - 1)), "signed" (2 * unit - 1), or a table of values (levels,) or (C, levels).
+        outputs: turns what forward returns into the likelihood's parameters; traced along.
+        condition: an example (a tensor, tuple or dict with a leading batch axis), passed on to forward as positional or
+            keyword arguments. Its values do not matter; `sample` gets the real ones.
+        backend: "auto" takes the best that can run the program; a name never falls back.
+        dtype: torch.float32 or torch.float64.
+        device: where images are returned; default the CPU.
+
+    Raises:
+        CausalityError: an output depends on a number sampled later; names operation, output and input position.
+        UnsupportedModelError: an operation cannot be compiled; names it.
+        BackendError, ShapeError, PixelfastError: an argument is wrong.
+    """
+    problem = make_problem(model, shape, likelihood, input, outputs, condition)
+    started = time.perf_counter()
+    analysis = analyse(problem)
+    graph, ready = split_early(analysis.graph, analysis.ready)
+    lowered = lower_program(graph, ready, problem)
+    chosen, refused = choose(backend, lowered.program, problem.likelihood, dtype)
+    sampler = Sampler(
+        problem, analysis, lowered, chosen(lowered.program, problem.likelihood, dtype), refused, dtype, torch.device(device or "cpu")
+    )
+    sampler._check_itself()
+    sampler.compile_seconds = time.perf_counter() - started
+    return sampler
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    program: Program
+    condition_buffers: dict[int, int]
+    """value -> buffer"""
+
+
+def lower_program(graph: Any, ready: Any, problem: Problem) -> Lowered:
+    code = problem.input
+    program, buffer_of = lower(schedule(graph, ready), code.scale, code.offset, code.table)
+    conditions = {v: b for v, b in buffer_of.items() if graph.values[v].kind == "condition"}
+    return Lowered(program, conditions)
+
+
+class Sampler:
+    """Made by `compile`. Image i of a seed is one image, whatever the batch, its place in it, or the threads."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        analysis: Analysis,
+        lowered: Lowered,
+        backend: Any,
+        refused: dict[str, list[str]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.shape = problem.shape
+        self.likelihood = problem.likelihood
+        self.program = lowered.program
+        self.backend = backend
+        self.refused = refused
+        """Backends passed over, with reasons."""
+        self.dtype = dtype
+        self.device = device
+        self.stats: Stats | None = None
+        self.compile_seconds = 0.0
+        self.notes = tuple(analysis.graph.notes)
+        self._problem = problem
+        self._analysis = analysis
+        self._lowered = lowered
+        self._threads: int | None = None
+
+    # -- sampling -----------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        sample_ids: Sequence[int] | None = None,
+        condition: Any = None,
+        temperature: float = 1.0,
+        mode: str = "exact",
+        known: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        on_row: Callable[[int, torch.Tensor], None] | None = None,
+    ) -> torch.Tensor:
+        """Draws images: integers (n, C, H, W), uint8 for up to 256 levels, else int64.
+
+        Args:
+            sample_ids: which images of the seed; default 0 to n - 1.
+            condition: as compiled, with n rows or one row for all.
+            temperature: logits / T, scales * T; 0 is the mode.
+            mode: "exact", or "reference": the published PixelCNN++ sampler, which feeds unrounded values back.
+            known, mask: integers (N, C, H, W) that are given where the boolean mask is true; both broadcast. The rest is
+                sampled given what precedes it in order, with the noise it would have had anyway.
+            batch_size: images at a time; default chosen by memory. It does not change any image.
+            progress: show a bar; default only on a terminal and after a second.
+            on_row: called with (row, images so far) after each image row.
+        """
+        request = check_request(self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
+        out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
+        bar = _bar(progress, n * self.shape[1])
+
+        def row_done(first: int) -> Callable[[int, np.ndarray], None]:
+            def done(y: int, images: np.ndarray) -> None:
+                bar.update(len(images))
+                if on_row is not None:
+                    out[first : first + len(images)] = torch.from_numpy(images).to(out.dtype)
+                    on_row(y, out.to(self.device))
+
+            return done
+
+        started = time.perf_counter()
+        with bar:
+            for first, last in self._batches(request):
+                out[first:last] = torch.from_numpy(self._run(request, first, last, row_done(first)).images).to(out.dtype)
+        self._note(n, time.perf_counter() - started)
+        return out.to(self.device)
+
+    def params(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
+        """The likelihood's parameters (N, P, H, W), computed step by step while x is fed in.
+
+        x: integers (N, C, H, W).
+        """
+        x = self._images(x)
+        request = check_request(
+            self._problem, len(x), 0, None, condition, 1.0, "exact", x, torch.ones((), dtype=torch.bool), None
+        )
+        started = time.perf_counter()
+        parts = [self._collect(request, first, last) for first, last in self._batches(request)]
+        self._note(len(x), time.perf_counter() - started)
+        return torch.cat(parts) if parts else torch.zeros(0, self.likelihood.parameters(self.shape[0]), *self.shape[1:])
+
+    def log_prob(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
+        """Log-probability of images (N, C, H, W) in nats, (N,)."""
+        x = self._images(x)
+        return self.likelihood.log_prob(self.params(x, condition), x).sum(dim=(1, 2, 3))
+
+    def bits_per_dim(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
+        """-log_prob / (C * H * W * ln 2), (N,)."""
+        return -self.log_prob(x, condition) / (self._problem.numbers * float(np.log(2.0)))
+
+    def describe(self) -> str:
+        """The program as text: buffers, kernels, and how many tasks run each."""
+        from .describe import describe_program
+
+        return describe_program(self.program, self.backend.name, self.dtype, self.refused, self.notes)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _images(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.as_tensor(x).cpu()
+        if x.is_floating_point() or x.dtype == torch.bool or x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ShapeError(f"x is {x.dtype} {tuple(x.shape)}; it takes integers of shape (N, {', '.join(map(str, self.shape))})")
+        return x.to(torch.int64)
+
+    def _batches(self, request: Request) -> list[tuple[int, int]]:
+        size = request.batch_size
+        if size is None:
+            size = max(1, min(LARGEST_BATCH, BATCH_BYTES // max(1, self.program.bytes_per_image())))
+        return [(first, min(first + size, request.samples)) for first in range(0, request.samples, size)]
+
+    def _run(self, request: Request, first: int, last: int, on_row: Any = None, collect: bool = False, until: int | None = None) -> Any:
+        part = slice(first, last)
+        return self.backend.run(
+            samples=last - first,
+            seed=request.seed,
+            sample_ids=request.sample_ids[part],
+            conditions=self._conditions(request.condition, first, last),
+            temperature=request.temperature,
+            mode=request.mode,
+            known=None if request.known is None else request.known[part],
+            mask=None if request.mask is None else request.mask[part],
+            on_row=on_row,
+            collect_params=collect,
+            threads=self._threads,
+            last_number=until,
+        )
+
+    def _conditions(self, condition: Any, first: int, last: int) -> list[tuple[int, np.ndarray]]:
+        buffers = self._lowered.condition_buffers
+        if not buffers:
+            return []
+        values = self._analysis.graph.values
+        sizes = {v: (values[v].sites, values[v].channels) for v in values_of(self._analysis)}
+        rows = [t for t in tree_flatten(condition)[0] if isinstance(t, torch.Tensor)]
+        images = []
+        for i in range(first, last):
+            try:
+                images.append(run_prologue(self._analysis.prologue, [t[i : i + 1].cpu() for t in rows], sizes))
+            except (IndexError, RuntimeError) as error:
+                raise ShapeError(f"the condition of image {i} is refused by the model: {str(error).splitlines()[0]}") from error
+        return [(b, np.stack([image[v] for image in images])) for v, b in buffers.items()]
+
+    def _collect(self, request: Request, first: int, last: int, until: int | None = None) -> torch.Tensor:
+        result = self._run(request, first, last, collect=True, until=until)
+        channels, height, width = self.shape
+        out = torch.full((last - first, self.likelihood.parameters(channels), height * width), torch.nan, dtype=self.dtype)
+        for needed, values in zip(self.likelihood.needs(channels), result.params, strict=True):
+            done = values.shape[1]
+            out[:, needed, :done] = torch.from_numpy(np.ascontiguousarray(values)).transpose(1, 2).to(self.dtype)
+        return out.reshape(last - first, -1, height, width)
+
+    def _note(self, images: int, seconds: float) -> None:
+        last = getattr(self.backend, "stats", {}) or {}
+        seconds = max(seconds, 1e-9)
+        pixels = self.shape[1] * self.shape[2]
+        self.stats = Stats(
+            backend=self.backend.name,
+            isa=str(last.get("isa", "torch")),
+            dtype=str(self.dtype).removeprefix("torch."),
+            images=images,
+            seconds=seconds,
+            images_per_second=images / seconds,
+            us_per_pixel=1e6 * seconds / max(1, images * pixels),
+            gflops=self.program.flops * images / seconds / 1e9,
+            bytes_per_image=self.program.bytes_per_image(8 if self.dtype == torch.float64 else 4),
+            threads=int(last.get("threads", torch.get_num_threads())),
+        )
+
+    def _check_itself(self) -> None:
+        """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
+        problem = self._problem
+        first, changed = example_levels(problem)
+        highest = torch.full_like(first, problem.likelihood.levels - 1)
+        condition = problem.batch_condition(None, 1)
+        for images in (first[None], torch.stack([first, highest, changed])):
+            dense = problem.forward(images.to(torch.float64), problem.batch_condition(condition, len(images)))
+            dense = dense.detach().cpu().to(torch.float64)
+            request = check_request(
+                problem, len(images), 0, None, condition, 1.0, "exact", images, torch.ones((), dtype=torch.bool), None
+            )
+            until = self._check_length(len(images))
+            stepped = self._collect(request, 0, len(images), until).to(torch.float64)
+            done = torch.isfinite(stepped) | ~torch.isfinite(dense)
+            count = (until or problem.numbers) // self.shape[0]
+            done.reshape(*done.shape[:2], -1)[:, :, count:] = False
+            scale = float(dense.abs()[torch.isfinite(dense)].max()) if torch.isfinite(dense).any() else 1.0
+            error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs(), 0.0)
+            missing = (~torch.isfinite(stepped) & torch.isfinite(dense)).reshape(*done.shape[:2], -1)[:, :, :count]
+            if bool(missing.any()) or float(error.max()) > 2e-3 * max(scale, 1e-3):
+                where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
+                raise UnsupportedModelError(
+                    f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} at row "
+                    f"{where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
+                )
+        self.stats = None
+
+    def _check_length(self, images: int) -> int | None:
+        """Whole rows that fit the budget of the self-check; None for all of them."""
+        work = self.program.flops * images
+        share = min(CHECK_FLOPS / max(work, 1.0), 1.0)
+        if self.backend.name == "reference":
+            share = min(share, CHECK_TASKS / max(1, len(self.program.tasks)))
+        if share >= 1.0:
+            return None
+        channels, height, width = self.shape
+        return max(1, int(share * height)) * width * channels
+
+
+def values_of(analysis: Analysis) -> list[int]:
+    """Values that the prologue computes."""
+    return [item[0] for what, item in analysis.prologue.steps if what == "capture"]
+
+
+def _bar(progress: bool | None, total: int) -> Any:
+    return tqdm(total=total, unit="row", delay=1, disable=None if progress is None else not progress, leave=False)
+
+
+__all__ = ["PixelfastError", "Sampler", "Stats", "compile"]

@@ -1,0 +1,211 @@
+"""When everything is computed: fuses nodes into kernels, gives every site of every kernel a step, and every value slots.
+
+Each site is computed at the step that first needs it, together with all sites of the same kernel that are ready by then
+and needed within one image row. Computing as soon as possible instead would read the weights many more times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, reads
+from .readiness import NEVER
+
+LATE_SHARE = 0.25
+"""A node joins the kernel that feeds it unless more than this share of its sites must wait for something else."""
+
+
+@dataclass
+class Group:
+    """Nodes that run as one kernel: at most one contraction, first, and what is computed from it at the same sites."""
+
+    index: int
+    sites: int
+    ready: np.ndarray
+    nodes: list[Any] = field(default_factory=list)
+    step: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    """The step that computes each site; NEVER if nobody needs it."""
+
+
+@dataclass
+class Schedule:
+    graph: Graph
+    groups: list[Group]
+    group_of: dict[int, int]
+    """Group that makes a value."""
+    slots: dict[int, np.ndarray]
+    """For each value read outside its group, the slot of each of its sites (-1: never computed)."""
+    slot_count: dict[int, int]
+    tasks: np.ndarray
+    sites: np.ndarray
+
+
+def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
+    nodes = _live(graph)
+    groups, group_of = _fuse(graph, nodes, ready)
+    readers = _readers(groups, group_of)
+    _assign_steps(graph, groups, group_of, readers)
+    slots, slot_count = _allocate(graph, groups, group_of, readers)
+    tasks, sites = _tasks(groups)
+    return Schedule(graph, groups, group_of, slots, slot_count, tasks, sites)
+
+
+def _live(graph: Graph) -> list[Any]:
+    """Nodes that some output reads."""
+    wanted = set(graph.outputs)
+    live = []
+    for node in reversed(graph.nodes):
+        if node.out in wanted:
+            live.append(node)
+            wanted |= {s.value for s in reads(node)}
+    return live[::-1]
+
+
+def is_identity(source: Source, sites: int) -> bool:
+    return len(source.sites) == sites and bool((source.sites == np.arange(sites, dtype=np.int32)).all())
+
+
+def is_regular(channels: np.ndarray) -> bool:
+    """Start and stride describe these channels."""
+    return len(channels) < 3 or bool((np.diff(channels) == channels[1] - channels[0]).all() and channels[1] >= channels[0])
+
+
+def _fuse(graph: Graph, nodes: list[Any], ready: Sequence[np.ndarray]) -> tuple[list[Group], dict[int, int]]:
+    groups: list[Group] = []
+    group_of: dict[int, int] = {}
+    for node in nodes:
+        times = ready[node.out]
+        target = -1 if isinstance(node, Contract) else max((group_of.get(s.value, -1) for s in reads(node)), default=-1)
+        if target >= 0 and not _may_join(node, groups[target], group_of, graph, times):
+            target = -1
+        if target < 0:
+            target = len(groups)
+            groups.append(Group(target, graph.values[node.out].sites, times.copy()))
+        group = groups[target]
+        group.nodes.append(node)
+        np.maximum(group.ready, times, out=group.ready)
+        group_of[node.out] = target
+    return groups, group_of
+
+
+def _may_join(node: Any, group: Group, group_of: dict[int, int], graph: Graph, times: np.ndarray) -> bool:
+    if len(times) != group.sites:
+        return False
+    for source in reads(node):
+        if group_of.get(source.value) == group.index and not (
+            is_identity(source, graph.values[source.value].sites) and is_regular(source.channels)
+        ):
+            return False
+    return float((times > group.ready).mean()) <= LATE_SHARE
+
+
+def _readers(groups: list[Group], group_of: dict[int, int]) -> dict[int, list[tuple[Group, Source]]]:
+    """Who reads each value from outside the group that makes it."""
+    readers: dict[int, list[tuple[Group, Source]]] = {}
+    for group in groups:
+        for node in group.nodes:
+            for source in reads(node):
+                if group_of.get(source.value) != group.index:
+                    readers.setdefault(source.value, []).append((group, source))
+    return readers
+
+
+def _assign_steps(graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any) -> None:
+    horizon = graph.shape[2] * graph.channels
+    for group in reversed(groups):
+        need = np.full(group.sites, NEVER, dtype=np.int32)
+        for node in group.nodes:
+            for reader, source in readers.get(node.out, ()):
+                used = (source.sites >= 0) & (reader.step != NEVER)
+                np.minimum.at(need, source.sites[used], reader.step[used])
+            for channel, value in enumerate(graph.outputs):
+                if value == node.out:
+                    numbers = np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
+                    np.minimum(need, numbers, out=need)
+        group.step = _batch(need, group.ready, horizon)
+
+
+def _batch(need: np.ndarray, ready: np.ndarray, horizon: int) -> np.ndarray:
+    """At each step where a site is needed, compute it and every ready site needed within the horizon."""
+    step = np.full(len(need), NEVER, dtype=np.int32)
+    order = np.argsort(need, kind="stable")
+    order = order[: int((need != NEVER).sum())]
+    sorted_need, sorted_ready = need[order], ready[order]
+    done = np.zeros(len(order), dtype=bool)
+    for i in range(len(order)):
+        if done[i]:
+            continue
+        now = sorted_need[i]
+        end = int(np.searchsorted(sorted_need, now + horizon))
+        chosen = ~done[i:end] & (sorted_ready[i:end] <= now)
+        step[order[i:end][chosen]] = now
+        done[i:end] |= chosen
+    return step
+
+
+def _allocate(
+    graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any
+) -> tuple[dict[int, np.ndarray], dict[int, int]]:
+    """Slots of every value that is read outside its group: a slot is free again after the step of its last reader."""
+    slots: dict[int, np.ndarray] = {}
+    count: dict[int, int] = {}
+    last_of_output = {
+        value: np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel for channel, value in enumerate(graph.outputs)
+    }
+    for value in {*readers, *graph.outputs} & set(group_of):
+        group = groups[group_of[value]]
+        last = np.full(group.sites, -1, dtype=np.int32)
+        for reader, source in readers.get(value, ()):
+            used = (source.sites >= 0) & (reader.step != NEVER)
+            np.maximum.at(last, source.sites[used], reader.step[used])
+        if value in last_of_output:
+            np.maximum(last, last_of_output[value], out=last)
+        slots[value], count[value] = _first_fit(group.step, last)
+    return slots, count
+
+
+def _first_fit(written: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, int]:
+    """Reuses the lowest free slot; sites written in one step get neighbouring slots where possible."""
+    slot = np.full(len(written), -1, dtype=np.int32)
+    order = np.lexsort((np.arange(len(written)), written))
+    order = order[: int((written != NEVER).sum())]
+    busy: list[tuple[int, int]] = []
+    free: list[int] = []
+    total = 0
+    for site, now, until in zip(order.tolist(), written[order].tolist(), last[order].tolist(), strict=True):
+        while busy and busy[0][0] < now:
+            heappush(free, heappop(busy)[1])
+        if free:
+            chosen = heappop(free)
+        else:
+            chosen = total
+            total += 1
+        slot[site] = chosen
+        heappush(busy, (until, chosen))
+    return slot, max(total, 1)
+
+
+def _tasks(groups: list[Group]) -> tuple[np.ndarray, np.ndarray]:
+    """(tasks, 4) of step, kernel, first, count, and the concatenated sites."""
+    rows, sites = [], []
+    first = 0
+    for group in groups:
+        order = np.lexsort((np.arange(group.sites), group.step))
+        order = order[: int((group.step != NEVER).sum())].astype(np.int32)
+        if not len(order):
+            continue
+        steps, starts, counts = np.unique(group.step[order], return_index=True, return_counts=True)
+        rows.append(np.stack([steps, np.full_like(steps, group.index), starts + first, counts], axis=1))
+        sites.append(order)
+        first += len(order)
+    tasks = np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
+    tasks = tasks[np.lexsort((tasks[:, 1], tasks[:, 0]))]
+    return tasks, np.concatenate(sites) if sites else np.zeros(0, dtype=np.int32)
+
+
+__all__ = ["Contract", "Copy", "Gather", "Group", "Pointwise", "Reduce", "Schedule", "schedule"]

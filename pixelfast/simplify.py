@@ -1,0 +1,251 @@
+"""Turns a recording into a graph: folds constants in float64, follows every element, and adds nodes by `rules`.
+
+Storages hold one of four things: constants, codes of input-dependent elements, values that depend on the condition only
+(computed by a prologue, once per call), or something no rule can follow, kept until somebody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .builder import Builder
+from .errors import CausalityError, UnsupportedModelError
+from .ir import Graph
+from .readiness import input_ready
+from .rules import RULES
+from .rules.common import Codes, Opaque, is_creation, is_pointwise
+from .trace import Call, Recording, Ref
+
+
+@dataclass
+class Conditional:
+    """Marks a storage that depends on the condition but not on the image."""
+
+
+@dataclass
+class Prologue:
+    """What depends on the condition alone: replayed once per image, in order."""
+
+    steps: list[tuple[str, Any]] = field(default_factory=list)
+    """("constant", (storage, flat)), ("call", Call) or ("capture", (value, Ref))."""
+    inputs: dict[str, Ref] = field(default_factory=dict)
+    numel: dict[int, int] = field(default_factory=dict)
+
+
+class Simplifier:
+    def __init__(self, recording: Recording, shape: tuple[int, int, int]) -> None:
+        self.recording = recording
+        total = sum(recording.numel.values())
+        self.builder = Builder(Graph(shape), np.int32 if 4 * total < 2**31 else np.int64)
+        self.graph = self.builder.graph
+        self.storages: dict[int, Any] = {}
+        self.prologue = Prologue(inputs=dict(recording.inputs), numel=recording.numel)
+        self._given: dict[int, Any] = {}
+        self._captured: dict[tuple[int, int, Ref], np.ndarray] = {}
+        self._version: dict[int, int] = {}
+        self._index_input()
+
+    def _index_input(self) -> None:
+        channels, height, width = self.graph.shape
+        ref = self.recording.inputs["x"]
+        flat = np.zeros(self.recording.numel[ref.storage], dtype=self.builder.space.dtype)
+        self.builder.where = "input"
+        for channel in range(channels):
+            value = self.builder.value("input", height * width, 1, input_ready(self.graph.shape, channel))
+            self.graph.inputs.append(value)
+            codes = self.builder.space.codes(value, height * width)
+            flat[channel * height * width : (channel + 1) * height * width] = codes[0]
+        self.storages[ref.storage] = Codes(flat, ref.dtype)
+        for name, ref in self.recording.inputs.items():
+            if name != "x":
+                self.storages[ref.storage] = Conditional()
+
+    # -- reading and writing ----------------------------------------------------------------------------------------
+
+    def content(self, ref: Ref) -> Any:
+        if ref.storage not in self.storages:
+            leaf = self.recording.leaves[ref.storage].detach().cpu()
+            if leaf.is_floating_point():
+                leaf = leaf.to(torch.float64)
+            self.storages[ref.storage] = leaf
+        return self.storages[ref.storage]
+
+    def read(self, ref: Ref) -> Any:
+        """A constant tensor, `Codes` or `Opaque`."""
+        content = self.content(ref)
+        if isinstance(content, torch.Tensor):
+            return ref.of(content)
+        if isinstance(content, Codes):
+            flat = content.array
+            strides = tuple(s * flat.itemsize for s in ref.stride)
+            return Codes(np.lib.stride_tricks.as_strided(flat[ref.offset :], ref.size, strides), ref.dtype)
+        if isinstance(content, Conditional):
+            return Codes(self._capture(ref), ref.dtype)
+        return content
+
+    def _capture(self, ref: Ref) -> np.ndarray:
+        """Codes of a condition-dependent tensor that an image-dependent operation reads."""
+        key = (ref.storage, self._version.get(ref.storage, 0), ref)
+        if key not in self._captured:
+            size = ref.size if len(ref.size) > 2 else (1,) * (3 - len(ref.size)) + ref.size[::-1]
+            channels = ref.size[1] if len(ref.size) > 2 else int(np.prod(ref.size))
+            sites = int(np.prod(ref.size)) // max(channels, 1)
+            del size
+            value = self.builder.value("condition", sites, channels, np.zeros(sites))
+            self.prologue.steps.append(("capture", (value, ref)))
+            self._captured[key] = self.builder.space.codes(value, sites).reshape(ref.size)
+        return self._captured[key]
+
+    def write(self, ref: Ref, content: Any) -> None:
+        """Puts a tensor, codes, or an opaque mark where the recorded result lies."""
+        self._version[ref.storage] = self._version.get(ref.storage, 0) + 1
+        if isinstance(content, Opaque):
+            self.storages[ref.storage] = content
+            return
+        old = self.storages.get(ref.storage)
+        numel = self.recording.numel[ref.storage]
+        if isinstance(content, torch.Tensor):
+            if isinstance(old, Codes):
+                content = Codes(self.builder.constant(content.to(torch.float64).numpy()), ref.dtype)
+            else:
+                kind = torch.float64 if ref.dtype.is_floating_point else ref.dtype
+                flat = old.clone() if isinstance(old, torch.Tensor) else torch.zeros(numel, dtype=kind)
+                ref.of(flat).copy_(content)
+                self.storages[ref.storage] = flat
+                return
+        if isinstance(old, torch.Tensor):
+            codes = self.builder.constant(old.to(torch.float64).numpy())
+        elif isinstance(old, Codes):
+            codes = old.array.copy()
+        else:
+            codes = np.zeros(numel, dtype=self.builder.space.dtype)
+        strides = tuple(s * codes.itemsize for s in ref.stride)
+        window = np.lib.stride_tricks.as_strided(codes[ref.offset :], ref.size, strides)
+        window[...] = np.broadcast_to(content.array, ref.size)
+        self.storages[ref.storage] = Codes(codes, ref.dtype)
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        for call in self.recording.calls:
+            self.builder.where = str(call)
+            try:
+                self._call(call)
+            except NotImplementedError as error:
+                detail = f": {error}" if str(error) else ""
+                raise UnsupportedModelError(f"{call} is not supported{detail}") from None
+
+    def _call(self, call: Call) -> None:
+        refs = [r for r in tree_flatten((call.args, call.kwargs))[0] if isinstance(r, Ref)]
+        outputs = [o for o in call.outputs if isinstance(o, Ref)]
+        mutable = call.op._schema.is_mutable
+        contents = [self.content(r) for r in refs]
+        if not mutable and outputs and all(o.storage in self.storages for o in outputs):
+            return
+        if is_creation(call.name) or not any(isinstance(c, (Codes, Opaque)) for c in contents):
+            if any(isinstance(c, Conditional) for c in contents) and not is_creation(call.name):
+                self._postpone(call, refs, outputs)
+            else:
+                self._evaluate(call, outputs)
+            return
+        if not outputs:
+            return
+        for content in contents:
+            if isinstance(content, Opaque):
+                for output in outputs:
+                    self.write(output, content)
+                return
+        self._lower(call, outputs)
+
+    def _evaluate(self, call: Call, outputs: list[Ref]) -> None:
+        """A constant: computed now, in float64."""
+
+        def argument(a: Any) -> Any:
+            if isinstance(a, Ref):
+                content = self.content(a)
+                if not isinstance(content, torch.Tensor):
+                    kind = torch.float64 if a.dtype.is_floating_point else a.dtype
+                    return torch.zeros(a.size, dtype=kind)
+                return a.of(content)
+            if isinstance(a, torch.dtype) and a.is_floating_point:
+                return torch.float64
+            return torch.device("cpu") if isinstance(a, torch.device) else a
+
+        if call.op._schema.is_mutable:
+            for output in outputs:
+                content = self.content(output)
+                if isinstance(content, torch.Tensor):
+                    self.storages[output.storage] = content.clone()
+                    self._version[output.storage] = self._version.get(output.storage, 0) + 1
+        args, kwargs = tree_map(argument, (call.args, call.kwargs))
+        kwargs.pop("pin_memory", None)
+        result = call.op(*args, **kwargs)
+        if call.op._schema.is_mutable:
+            return
+        if call.name in ("aten.empty", "aten.empty_like", "aten.new_empty", "aten.empty_strided", "aten.new_empty_strided"):
+            result = torch.zeros_like(result)
+        flat = tree_flatten(result)[0]
+        for output, value in zip(call.outputs, flat, strict=True):
+            if isinstance(output, Ref):
+                self.write(output, value)
+
+    def _postpone(self, call: Call, refs: Sequence[Ref], outputs: Sequence[Ref]) -> None:
+        for ref in refs:
+            content = self.content(ref)
+            if isinstance(content, torch.Tensor) and self._given.get(ref.storage) is not content:
+                self._given[ref.storage] = content
+                self.prologue.steps.append(("constant", (ref.storage, content)))
+        self.prologue.steps.append(("call", call))
+        for output in outputs:
+            self.storages[output.storage] = Conditional()
+            self._version[output.storage] = self._version.get(output.storage, 0) + 1
+
+    def _lower(self, call: Call, outputs: list[Ref]) -> None:
+        args, kwargs = tree_map(lambda a: self.read(a) if isinstance(a, Ref) else a, (call.args, call.kwargs))
+        name = call.name
+        rule: Callable[..., Any] | None = RULES.get(name)
+        if rule is None and call.op._schema.is_mutable and name.endswith("_"):
+            name = name[:-1]
+            rule = RULES.get(name)
+        if rule is not None:
+            result = rule(self.builder, call, *args, **kwargs)
+        elif is_pointwise(name):
+            result = RULES["pointwise"](self.builder, call, name, args, kwargs)
+        else:
+            raise NotImplementedError
+        results = result if isinstance(result, (list, tuple)) else [result]
+        if call.op._schema.is_mutable:
+            outputs = outputs[:1]
+        for output, item in zip(outputs, results, strict=False):
+            if item is not None:
+                self.write(output, item)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def outputs(self, needs: Sequence[Sequence[int]]) -> None:
+        """Makes one value per channel of the parameters (P, H, W) that its number needs."""
+        output = self.recording.output
+        self.builder.where = "output"
+        if not isinstance(output, Ref):
+            raise UnsupportedModelError(f"the model returned {type(output).__name__}; give `outputs` to pick the parameters")
+        content = self.read(output)
+        if isinstance(content, Opaque):
+            raise CausalityError(
+                f"{content.where} {content.reason}: the output at channel 0, row 0, column 0 reads the whole input, up to "
+                f"row {self.graph.shape[1] - 1}, column {self.graph.shape[2] - 1}"
+            )
+        if isinstance(content, torch.Tensor):
+            content = Codes(self.builder.constant(content.to(torch.float64).numpy()), output.dtype)
+        codes = content.array.reshape(-1, self.graph.pixels)
+        made: dict[tuple[int, ...], int] = {}
+        for need in needs:
+            key = tuple(need)
+            if key not in made:
+                made[key] = self.builder.materialise(np.ascontiguousarray(codes[list(need)]))
+            self.graph.outputs.append(made[key])
