@@ -151,15 +151,12 @@ struct Member {
         : team(team),
           worker(call.program, team, index),
           sampler(call.program.head, *call.program.isa, call.request.sampling),
-          first(first_sample + team.images * index / team.size),
-          last(first_sample + team.images * (index + 1) / team.size) {}
+          first_sample(first_sample) {}
 
     Team& team;
     Worker worker;
     Sampler sampler;
-    // Samples whose numbers this thread draws.
-    int64_t first;
-    int64_t last;
+    int64_t first_sample;  // of the team
 };
 
 struct Crew {
@@ -184,21 +181,21 @@ struct Crew {
 void work(Call& call, Crew& crew, int thread) {
     const CompiledProgram& program = call.program;
     Member& member = *crew.members[thread];
-    for (int64_t sample = member.first; sample < member.last; ++sample) start_arena(call, sample);
-    member.worker.join();
+    const Worker::Cut own = member.worker.images_to_draw();
+    for (int64_t image = own.first; image < own.last; ++image) start_arena(call, member.first_sample + image);
+    member.worker.finish_number();
     const int64_t numbers_of_row = program.channels * program.width;
     for (int64_t number = 0; number < call.request.last_number; ++number) {
-        for (int64_t t = program.first_task[number]; t < program.first_task[number + 1]; ++t)
-            member.worker.run(program.tasks[t]);
-        member.worker.join();
-        for (int64_t sample = member.first; sample < member.last; ++sample) {
+        member.worker.run(number);
+        const Worker::Cut images = member.worker.images_to_draw();
+        for (int64_t image = images.first; image < images.last; ++image) {
             try {
-                settle_number(call, member.sampler, sample, number);
+                settle_number(call, member.sampler, member.first_sample + image, number);
             } catch (...) {
                 call.fail(std::current_exception());
             }
         }
-        member.worker.join();
+        member.worker.finish_number();
         if ((number + 1) % numbers_of_row == 0 &&
             end_row(call, crew.everyone, member.team.size > 1, (number + 1) / numbers_of_row - 1, thread == 0))
             return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <thread>
 
@@ -11,26 +12,32 @@ class SpinBarrier {
 public:
     explicit SpinBarrier(int threads) : threads_(threads) {}
 
-    void wait() {
-        if (threads_ == 1) return;
+    // True where the wait was so long that another thread cannot have had a core: work is shared more evenly than that.
+    bool wait() {
+        if (threads_ == 1) return false;
         // The generation only grows: a thread that is late to leave cannot mistake the next meeting for this one.
         const int64_t generation = generation_.load(std::memory_order_relaxed);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
             arrived_.store(0, std::memory_order_relaxed);
             generation_.store(generation + 1, std::memory_order_release);
-            return;
+            return false;
         }
-        for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-            if (spins < kSpinsBeforeYield) {
+        int64_t turns = 0;
+        for (; generation_.load(std::memory_order_acquire) == generation; ++turns) {
+            if (turns < kSpins) {
                 relax();
-            } else {
+            } else if (turns < kSpins + kYields) {
                 std::this_thread::yield();
+            } else {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
             }
         }
+        return turns > kSpins;
     }
 
 private:
-    static constexpr int kSpinsBeforeYield = 4000;
+    static constexpr int64_t kSpins = 16000;  // a few hundred microseconds
+    static constexpr int64_t kYields = 100;
 
     static void relax() {
 #if defined(__x86_64__)

@@ -14,6 +14,11 @@ constexpr double kWorkWorthSharing = 20000;
 // Rows of which each thread is given at least one, where a task has no contraction.
 constexpr int64_t kRowsWorthSharing = 16;
 
+// So many long waits make the first member work alone, for so many numbers: longer each time, until sharing goes well.
+constexpr int kLongWaits = 3;
+constexpr int64_t kFirstAlone = 16;
+constexpr int64_t kLongestAlone = 1024;
+
 }  // namespace
 
 Team::Team(const CompiledProgram& program, float* arenas, int64_t images, int size)
@@ -30,6 +35,7 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
     : program_(program),
       team_(team),
       member_(member),
+      alone_for_(kFirstAlone),
       site_(static_cast<size_t>(kChunkRows)),
       arena_(static_cast<size_t>(kChunkRows)),
       sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
@@ -40,8 +46,37 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
 }
 
 void Worker::join() {
-    if (team_.size > 1) team_.barrier.wait();
+    if (team_.size == 1) return;
+    if (member_ == 0) announce();
+    if (team_.barrier.wait()) team_.long_waits.fetch_add(1, std::memory_order_relaxed);
+    alone_until_ = team_.alone_until[joins_ % 2];
+    ++joins_;
     unseen_ = false;
+}
+
+void Worker::announce() {
+    if (team_.long_waits.load(std::memory_order_relaxed) >= kLongWaits) {
+        team_.long_waits.store(0, std::memory_order_relaxed);
+        alone_until_ = number_ + alone_for_;
+        alone_for_ = std::min(2 * alone_for_, kLongestAlone);
+    }
+    team_.alone_until[joins_ % 2] = alone_until_;
+}
+
+void Worker::run(int64_t number) {
+    number_ = number;
+    for (int64_t t = program_.first_task[number]; t < program_.first_task[number + 1]; ++t) run(program_.tasks[t]);
+}
+
+Worker::Cut Worker::images_to_draw() {
+    if (!alone()) join();
+    if (!alone()) return share(team_.images);
+    unseen_ = true;
+    return member_ == 0 ? Cut{0, team_.images} : Cut{0, 0};
+}
+
+void Worker::finish_number() {
+    if (!alone()) join();
 }
 
 Worker::Cut Worker::share(int64_t total) const {
@@ -49,7 +84,7 @@ Worker::Cut Worker::share(int64_t total) const {
 }
 
 bool Worker::alone(const Task& task) const {
-    if (team_.size == 1) return true;
+    if (alone()) return true;
     const double images = static_cast<double>(team_.images);
     return task.work > 0 ? task.work * images < kWorkWorthSharing : task.sites * team_.images < kRowsWorthSharing;
 }

@@ -1,6 +1,11 @@
 // One thread's part of a team that runs tasks together on a range of images.
+//
+// Sharing tasks pays only while every thread has a core: on a busy machine a thread that is not running holds up all the
+// others at every task. So the first member, when it sees this, takes all the work for a while. Every member must know
+// of that at the same moment; the first one announces it at a barrier.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -22,6 +27,10 @@ struct Team {
     int64_t images;
     int size;
     SpinBarrier barrier;
+    std::atomic<int> long_waits{0};
+    // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be at
+    // the one before.
+    int64_t alone_until[2] = {0, 0};
     Storage<float> results;  // (kChunkRows, row stride of the kernel)
 };
 
@@ -29,7 +38,18 @@ class Worker {
 public:
     Worker(const CompiledProgram& program, Team& team, int member);
 
-    void run(const Task& task);
+    // Runs the tasks of a number.
+    void run(int64_t number);
+
+    // The samples whose numbers this member draws. What other members did until then is seen.
+    struct Cut {
+        int64_t first;
+        int64_t last;
+    };
+    Cut images_to_draw();
+
+    // To be called when they are drawn.
+    void finish_number();
 
     // Waits until what any member has done is seen by all.
     void join();
@@ -41,15 +61,14 @@ private:
         int64_t count;
     };
 
-    struct Cut {
-        int64_t first;
-        int64_t last;
-    };
-
     // Contiguous part of `total` things that is this member's.
     Cut share(int64_t total) const;
 
+    // Whether the first member works alone until further notice.
+    bool alone() const { return team_.size == 1 || number_ < alone_until_; }
     bool alone(const Task& task) const;
+    void announce();
+    void run(const Task& task);
     void gather_rows(const Task& task);
     void run_chunk(const CompiledKernel& kernel, bool together);
     void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel);
@@ -62,6 +81,10 @@ private:
     const CompiledProgram& program_;
     Team& team_;
     const int member_;
+    int64_t number_ = 0;
+    int64_t alone_until_ = 0;
+    int64_t alone_for_;     // numbers, the next time
+    int64_t joins_ = 0;
     bool unseen_ = false;  // the first member has worked alone since the last join
 
     // The chunk of rows in flight; a row is a site of an image.

@@ -47,18 +47,7 @@ class Builder:
         if len(unique) == 1 and unique[0] == 0:
             return np.zeros(data.shape, dtype=self.space.dtype)
         value = self.value("constant", len(unique), 1, np.zeros(len(unique)), unique[:, None])
-        codes = (self.space.bases[value] + inverse).astype(self.space.dtype)
-        codes[data == 0] = 0
-        return codes
-
-    def gather(self, matrix: np.ndarray) -> Gather:
-        """A (channels, sites) matrix of codes as one operand; every column group must be a whole source."""
-        sources = []
-        for columns, source in self.space.sources(matrix):
-            if len(columns) != len(matrix):
-                return Gather((self._whole(matrix),))
-            sources.append(source)
-        return Gather(tuple(sources))
+        return np.asarray(np.where(data == 0, 0, self.space.bases[value] + inverse), dtype=self.space.dtype)
 
     def _whole(self, matrix: np.ndarray) -> Source:
         """The matrix as one value, copied together if need be."""
@@ -226,10 +215,10 @@ class Builder:
         sites = matrix.shape[1] if taps[0][0] is None else len(taps[0][0])
         outs = taps[0][1].shape[1]
         terms: list[tuple[Source, np.ndarray]] = []
-        fixed = np.zeros((outs, 1 if bias is not None else 0))
         fixed_sites: np.ndarray | None = None
+        pieces = self.space.sources(matrix)
         for site_map, weight in taps:
-            for columns, source in self.space.sources(matrix):
+            for columns, source in pieces:
                 table = source.sites if site_map is None else np.where(site_map < 0, -1, source.sites[site_map])
                 if (table < 0).all():
                     continue
@@ -243,7 +232,6 @@ class Builder:
         if not terms:
             total = np.zeros((outs, sites)) if fixed_sites is None else fixed_sites
             return self.constant(total + (bias[:, None] if bias is not None else 0.0))
-        del fixed
         used = np.stack([part.any(axis=0) for _, part in terms])
         out = np.zeros((outs, sites), dtype=self.space.dtype)
         for columns in self._ready_classes(used, terms, sites):

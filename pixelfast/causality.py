@@ -13,6 +13,7 @@ from .ir import Graph
 from .likelihoods import Likelihood
 from .problem import Problem, make_problem
 from .readiness import find_leak
+from .rules.common import is_pointwise
 from .simplify import Prologue, Simplifier
 from .trace import Recording, Ref
 
@@ -43,7 +44,8 @@ class Analysis:
     graph: Graph
     ready: list[Any]
     prologue: Prologue
-    recording: Recording
+    examples: list[tuple[torch.Tensor, torch.Tensor]]
+    """Levels (N, C, H, W) and the model's own parameters (N, P, H, W) for them, at two batch sizes."""
 
 
 def check_causality(
@@ -77,7 +79,7 @@ def analyse(problem: Problem) -> Analysis:
     """
     first, changed = example_levels(problem)
     single = problem.record(first[None])
-    _agree(problem, single, first, changed)
+    examples = _agree(problem, single, first, changed)
     simplifier = Simplifier(single, problem.shape)
     simplifier.run()
     simplifier.outputs(problem.likelihood.needs(problem.shape[0]))
@@ -93,7 +95,7 @@ def analyse(problem: Problem) -> Analysis:
             out,
             reads,
         )
-    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, single)
+    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, examples)
 
 
 def _leak_error(message: str, operation: str, out: Any, reads: Any) -> CausalityError:
@@ -115,26 +117,28 @@ def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     return (first.T.reshape(problem.shape), changed.T.reshape(problem.shape))
 
 
-def _agree(problem: Problem, single: Recording, first: torch.Tensor, changed: torch.Tensor) -> None:
+def _agree(
+    problem: Problem, single: Recording, first: torch.Tensor, changed: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The same operations and constants whatever the images; images of a batch do not see each other."""
     lowest, highest = torch.zeros_like(first), torch.full_like(first, problem.likelihood.levels - 1)
     batches = [torch.stack([first, lowest]), torch.stack([first, highest, changed])]
     others = [problem.record(batch) for batch in batches]
-    for batch, other in zip(batches, others, strict=True):
-        _same_calls(single, other, len(batch))
-    outputs = [r.output_tensor for r in (single, *others)]
-    if any(not isinstance(o, torch.Tensor) for o in outputs):
-        return
-    reference = outputs[0][0]  # type: ignore[index]
-    scale = float(reference.abs().max()) + 1e-30
-    for batch, output in zip(batches, outputs[1:], strict=True):
-        difference = float((output[0] - reference).abs().max())  # type: ignore[index]
-        if not difference <= 1e-3 * scale:
-            raise _mixing_error(problem, first, lowest, highest, len(batch), difference)
+    _same_calls(*others)
+    _same_arithmetic(single, others[0])
+    outputs = [r.output_tensor for r in (single, *others) if r.output_tensor is not None]
+    reference = outputs[0][0]
+    finite = torch.isfinite(reference)
+    scale = float(reference[finite].abs().max()) + 1e-30 if bool(finite.any()) else 1.0
+    for output in outputs[1:]:
+        same = (output[0] - reference).abs() <= 1e-3 * scale
+        if not bool((same | (output[0] == reference) | (~finite & ~torch.isfinite(output[0]))).all()):
+            raise _mixing_error(problem, first, lowest, highest)
+    return [(first[None], outputs[0]), (batches[1], outputs[2])]
 
 
 def _mixing_error(
-    problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor, samples: int, difference: float
+    problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor
 ) -> CausalityError:
     """Names the first operation whose result for image 0 changes with image 1."""
     one = problem.record(torch.stack([first, lowest]), keep=True)
@@ -159,9 +163,9 @@ def _mixing_error(
     )
 
 
-def _same_calls(single: Recording, other: Recording, samples: int) -> None:
-    """Names of operations, plain numbers, and sizes up to the batch."""
-    for mine, its in zip(single.calls, other.calls, strict=False):
+def _same_calls(two: Recording, three: Recording) -> None:
+    """Batches of two and three: names of operations, plain numbers, and sizes up to the batch."""
+    for mine, its in zip(two.calls, three.calls, strict=False):
         if mine.op is not its.op:
             raise UnsupportedModelError(
                 f"the model does different things for different images or batch sizes: {mine} became {its}"
@@ -169,17 +173,35 @@ def _same_calls(single: Recording, other: Recording, samples: int) -> None:
         for a, b in zip(mine.outputs, its.outputs, strict=False):
             if isinstance(a, Ref) and isinstance(b, Ref):
                 n, m = _numel(a), _numel(b)
-                if m not in (n, n * samples):
+                if m != n and 2 * m != 3 * n:
                     raise UnsupportedModelError(f"the size of a tensor depends on the image: {mine}")
         for a, b in zip(_numbers(mine), _numbers(its), strict=False):
             if a != b and not (a != a and b != b):
                 raise UnsupportedModelError(f"a number depends on the image: {mine} has {a} for one image and {b} for another")
-    if len(single.calls) != len(other.calls):
+    if len(two.calls) != len(three.calls):
         raise UnsupportedModelError("the model does different things for different images or batch sizes: more operations")
-    for number, leaf in single.leaves.items():
-        twin = other.leaves.get(number)
+    for number, leaf in two.leaves.items():
+        twin = three.leaves.get(number)
         if twin is not None and leaf.shape == twin.shape and leaf.numel() < 65536 and not _equal(leaf, twin):
             raise UnsupportedModelError("a constant of the model depends on the image it is given")
+
+
+def _same_arithmetic(single: Recording, batch: Recording) -> None:
+    """A single image may be viewed where a batch is copied, and multiplied as a matrix; the rest is the same."""
+
+    def arithmetic(recording: Recording) -> list[Any]:
+        return [c for c in recording.calls if c.name == "aten.convolution" or (is_pointwise(c.name) and c.name not in _REPLACED)]
+
+    one, many = arithmetic(single), arithmetic(batch)
+    for mine, its in zip(one, many, strict=False):
+        if mine.op is not its.op or _numbers(mine) != _numbers(its):
+            raise UnsupportedModelError(f"the model does different things for one image and for a batch: {mine} became {its}")
+    if len(one) != len(many):
+        raise UnsupportedModelError("the model does different things for one image and for a batch: more operations")
+
+
+_REPLACED = ("aten.add", "aten.add_", "aten._to_copy", "aten.copy_", "aten.clone")
+"""Elementwise operations that a matrix product may swallow, and copies."""
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -106,7 +106,7 @@ class _KernelLowering:
         self.register_of: dict[int, int] = {}
         self.loads: list[Load] = []
         self.instructions: list[Instruction] = []
-        self._loaded: dict[Any, Operand] = {}
+        self._loaded: dict[Any, int] = {}
 
     def kernel(self) -> Kernel:
         contraction = None
@@ -141,8 +141,7 @@ class _KernelLowering:
         active = []
         for tap in node.taps:
             first, last = int(tap.source.channels.min()), int(tap.source.channels.max()) + 1
-            weight = np.zeros((last - first, channels))
-            np.add.at(weight, tap.source.channels - first, tap.weight)
+            weight = _spread(tap.weight, tap.source.channels - first, last - first)
             slots = self.parent.slots_of(tap.source, self.live)
             active.append(slots >= 0)
             terms.append(Term(self.parent.buffer(tap.source.value), self.parent.table(slots), first, weight))
@@ -171,17 +170,19 @@ class _KernelLowering:
         slots = self.parent.slots_of(source, self.live)
         constant = self.parent.graph.values[source.value].kind == "constant"
         table = None if constant and not slots[self.live].any() else self.parent.table(slots)
-        start, stride = _start_stride(source.channels, channels)
-        regular = stride == 0 or (np.diff(source.channels) == 1).all()
+        steps = np.diff(source.channels)
+        one = bool((steps == 0).all())
+        regular = one or bool((steps == 1).all())
+        stride = 0 if one and channels > 1 else 1
         wanted: Any = source.channels
         if regular:
-            wanted = (start, 1 if stride == 0 else len(source.channels))
+            wanted = (int(source.channels[0]), 1 if one else len(source.channels))
         key = (source.value, table, wanted if regular else source.channels.tobytes())
         if key not in self._loaded:
             register = self._new(wanted[1] if regular else len(wanted))
             self.loads.append(Load(register, self.parent.buffer(source.value), table, wanted))
-            self._loaded[key] = Operand(register, 0, 0 if stride == 0 else 1)
-        return self._loaded[key]
+            self._loaded[key] = register
+        return Operand(self._loaded[key], 0, stride)
 
     def _copy(self, node: Copy, channels: int) -> None:
         register = self._new(channels)
@@ -210,6 +211,15 @@ class _KernelLowering:
                 table = self.parent.table(self.parent.schedule.slots[node.out])
                 stores.append(Store(self.register_of[node.out], 0, channels, self.parent.buffer(node.out), table, 0))
         return tuple(stores)
+
+
+def _spread(weight: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Weights of all channels of a range, of which only some are read."""
+    if len(rows) == count and bool((np.diff(rows) == 1).all()):
+        return weight
+    spread = np.zeros((count, weight.shape[1]))
+    np.add.at(spread, rows, weight)
+    return spread
 
 
 def _start_stride(channels: np.ndarray, wanted: int) -> tuple[int, int]:

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tqdm import tqdm
 
 from .likelihoods import Likelihood
-from .likelihoods.base import PixelState
+from .likelihoods.base import PixelState, check_drawn
 from .problem import Problem, make_problem
 from .replay import Replay, float_kind
 from .requests import Request, check_request
@@ -95,6 +96,8 @@ def _sample_batch(
         drawn = problem.likelihood.draw(
             channel, params[:, needs[channel]], pixel, noise, request.temperature, request.mode
         )
+        nobody = np.zeros(samples, dtype=bool)
+        check_drawn(drawn, nobody if request.mask is None else request.mask[first:last, channel, y, x], number, problem.shape)
         if request.mask is not None and request.known is not None:
             given = torch.from_numpy(request.mask[first:last, channel, y, x])
             fixed = torch.from_numpy(request.known[first:last, channel, y, x]).to(torch.float64)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten
 from tqdm import tqdm
 
 from .backends.registry import choose
-from .causality import Analysis, analyse, example_levels
+from .causality import Analysis, analyse
 from .errors import PixelfastError, ShapeError, UnsupportedModelError
 from .likelihoods import Likelihood
 from .likelihoods.base import check_sampling
@@ -291,12 +291,9 @@ class Sampler:
     def _check_itself(self) -> None:
         """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
         problem = self._problem
-        first, changed = example_levels(problem)
-        highest = torch.full_like(first, problem.likelihood.levels - 1)
         condition = problem.batch_condition(None, 1)
-        for images in (first[None], torch.stack([first, highest, changed])):
-            dense = problem.forward(images.to(torch.float64), problem.batch_condition(condition, len(images)))
-            dense = dense.detach().cpu().to(torch.float64)
+        for images, dense in self._analysis.examples:
+            dense = dense.to(torch.float64)
             request = check_request(
                 problem, len(images), 0, None, condition, 1.0, "exact", images, torch.ones((), dtype=torch.bool), None
             )

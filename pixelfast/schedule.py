@@ -72,7 +72,8 @@ def is_identity(source: Source, sites: int) -> bool:
 
 def is_regular(channels: np.ndarray) -> bool:
     """Start and stride describe these channels."""
-    return len(channels) < 3 or bool((np.diff(channels) == channels[1] - channels[0]).all() and channels[1] >= channels[0])
+    steps = np.diff(channels)
+    return len(steps) == 0 or bool((steps == steps[0]).all() and steps[0] >= 0)
 
 
 def _fuse(graph: Graph, nodes: list[Any], ready: Sequence[np.ndarray]) -> tuple[list[Group], dict[int, int]]:

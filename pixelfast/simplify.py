@@ -23,6 +23,13 @@ from .rules.common import Codes, Opaque, is_creation, is_pointwise
 from .trace import Call, Recording, Ref
 
 
+def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
+    """The tensor, as it lies, is the whole storage."""
+    whole = content.is_contiguous() and ref.offset == 0 and content.numel() == numel and tuple(content.shape) == ref.size
+    same = content.stride() == ref.stride or all(s == 1 or a == b for s, a, b in zip(ref.size, content.stride(), ref.stride, strict=True))
+    return whole and same and content.untyped_storage().nbytes() == numel * content.element_size()
+
+
 @dataclass
 class Conditional:
     """Marks a storage that depends on the condition but not on the image."""
@@ -114,6 +121,9 @@ class Simplifier:
             if isinstance(old, Codes):
                 content = Codes(self.builder.constant(content.to(torch.float64).numpy()), ref.dtype)
             else:
+                if old is None and _covers(ref, content, numel):
+                    self.storages[ref.storage] = content.reshape(-1)
+                    return
                 kind = torch.float64 if ref.dtype.is_floating_point else ref.dtype
                 flat = old.clone() if isinstance(old, torch.Tensor) else torch.zeros(numel, dtype=kind)
                 ref.of(flat).copy_(content)
@@ -133,13 +143,31 @@ class Simplifier:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        for call in self.recording.calls:
+        last_use = self._last_use()
+        for number, call in enumerate(self.recording.calls):
             self.builder.where = str(call)
             try:
                 self._call(call)
             except NotImplementedError as error:
                 detail = f": {error}" if str(error) else ""
                 raise UnsupportedModelError(f"{call} is not supported{detail}") from None
+            for storage in last_use.get(number, ()):
+                self.storages.pop(storage, None)
+
+    def _last_use(self) -> dict[int, list[int]]:
+        """Storages that no call after this one names; dropping them keeps the memory of folded weights small."""
+        last: dict[int, int] = {}
+        for number, call in enumerate(self.recording.calls):
+            for ref in [*tree_flatten((call.args, call.kwargs))[0], *call.outputs]:
+                if isinstance(ref, Ref):
+                    last[ref.storage] = number
+        for ref in tree_flatten(self.recording.output)[0]:
+            if isinstance(ref, Ref):
+                last.pop(ref.storage, None)
+        at: dict[int, list[int]] = {}
+        for storage, number in last.items():
+            at.setdefault(number, []).append(storage)
+        return at
 
     def _call(self, call: Call) -> None:
         refs = [r for r in tree_flatten((call.args, call.kwargs))[0] if isinstance(r, Ref)]

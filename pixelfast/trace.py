@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,7 +192,7 @@ def record(
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"the model's forward failed on an input of shape {tuple(x.shape)} and {x.dtype} ({recorder._where()}): "
+                f"the model's forward failed on an input of shape {tuple(x.shape)} and {x.dtype} ({_raised_at(error)}): "
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from error
         finally:
@@ -203,6 +204,16 @@ def record(
         output = tree_map(lambda r: recorder.ref(r, False) if isinstance(r, torch.Tensor) else r, result)
     final = result.detach().cpu() if isinstance(result, torch.Tensor) else None
     return Recording(recorder.calls, inputs, output, recorder.leaves, recorder.numel, final, recorder.results or [])
+
+
+def _raised_at(error: BaseException) -> str:
+    """The innermost line of the user's code."""
+    lines = [
+        f"{os.path.basename(entry.filename)}:{entry.lineno}"
+        for entry in traceback.extract_tb(error.__traceback__)
+        if not entry.filename.startswith((_TORCH_FOLDER, _OWN_FOLDER))
+    ]
+    return lines[-1] if lines else type(error).__name__
 
 
 def call_model(model: Callable[..., Any], x: torch.Tensor, condition: Any) -> Any:

@@ -53,6 +53,12 @@ def raw_safetensors(header: object, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
+def one_tensor(shape: list[int], size: int, dtype: str = "F32") -> bytes:
+    """A file that claims one tensor of `size` bytes and has at most 8."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
+    return raw_safetensors({"a": entry}, bytes(min(size, 8)))
+
+
 class TestHeaders:
     """Files that are not what they claim to be."""
 
@@ -69,22 +75,10 @@ class TestHeaders:
             (raw_safetensors(b'{"a":' * 5000 + b"1" + b"}" * 5000), "damaged safetensors file"),
             (raw_safetensors(b"{\xff\xfe}"), "damaged safetensors file"),
             (raw_safetensors({}), "no known layout"),
-            (
-                raw_safetensors({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"0000"),
-                "damaged",
-            ),
-            (
-                raw_safetensors({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}),
-                "damaged",
-            ),
-            (
-                raw_safetensors({"a": {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}}),
-                "damaged",
-            ),
-            (
-                raw_safetensors({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, b"0" * 8),
-                "a is I64",
-            ),
+            (one_tensor([-1], 4), "damaged safetensors file"),
+            (one_tensor([2**40, 2**40], 4), "damaged safetensors file"),
+            (one_tensor([10**9], 4 * 10**9), "damaged safetensors file"),
+            (one_tensor([1], 8, "I64"), "a is I64; accepted are"),
             (b"PK\x03\x04 and then nothing of a zip", "torch refuses"),
             (b"\x80\x02 and then nothing of a pickle", "torch refuses"),
         ],

@@ -639,3 +639,26 @@ def test_reference_mode_keeps_the_component_after_a_given_channel():
 
     assert torch.equal(*components("reference"))
     assert not torch.equal(*components("exact"))
+
+
+# ---------------------------------------------------------------- parameters that are not numbers
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+@pytest.mark.parametrize("mode", ["exact", "reference"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_params_are_not_turned_into_an_image(likelihood, mode, temperature):
+    params, uniforms = random_params(likelihood, 3, 3, 1, 1), noise(likelihood, 3, 3, 1, 1)
+    params[1, 0] = math.nan
+    with pytest.raises(PixelfastError, match="params contain NaN"):
+        likelihood.sample(params, uniforms, temperature, mode)
+    own = likelihood.flatten(params, (3, 1, 1))[:, likelihood.needs(3)[0], 0, 0]
+    pixel = PixelState.start(3, 3)
+    drawn = likelihood.draw(0, own, pixel, uniforms[:, 0, 0, 0], temperature, mode)
+    assert drawn.isnan().tolist() == [False, True, False]
+
+
+def test_nothing_to_choose_from_is_not_a_choice():
+    uniforms = torch.full((3, 2), 0.4, dtype=torch.float64)
+    logits = torch.tensor([[-math.inf, -math.inf], [math.nan, 0.0], [-math.inf, 0.0]], dtype=torch.float64)
+    assert choose(logits, uniforms, 1.0).tolist() == [-1, -1, 1]

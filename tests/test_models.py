@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, registry
-from pixelfast.models.causal_conv import channel_groups, mask_a, mask_b
+from pixelfast.models.causal_conv import channel_mask, pixel_mask
 from pixelfast.models.initialise import initialise_from_data
 from pixelfast.models.shifted_conv import ShiftedDeconv2d, WeightNormConv2d, shift_down, shift_right
 from pixelfast.models.weight_norm import weight_norm
@@ -97,14 +97,19 @@ def test_a_wrong_mask_is_caught_by_the_gradient():
 
 
 def test_channel_masks():
-    assert channel_groups(7, 3).tolist() == [0, 0, 0, 1, 1, 2, 2]
-    pixel, features = channel_groups(3, 3), channel_groups(6, 3)
-    assert mask_a(pixel, features).int().tolist() == [[0, 0, 0]] * 2 + [[1, 0, 0]] * 2 + [[1, 1, 0]] * 2
-    assert mask_b(features, pixel).int().tolist() == [
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 1, 1],
-    ]
+    # Groups of 7 features among 3 channels: 0 0 0 1 1 2 2.
+    stem = [[0, 0, 0]] * 3 + [[1, 0, 0]] * 2 + [[1, 1, 0]] * 2
+    head = [[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
+    assert channel_mask(7, 3, 3, own=False).int().tolist() == stem
+    assert channel_mask(3, 7, 3, own=True).int().tolist() == head
+    assert channel_mask(7, 7, 3, own=True).sum().item() == 3 * 3 + 2 * 5 + 2 * 7
+
+
+def test_a_pixel_mask_leaves_the_taps_to_the_left_alone_and_repeats():
+    mask = channel_mask(2, 2, 2, own=True)
+    whole = pixel_mask(torch.empty(4, 2, 1, 3), mask)
+    assert whole[..., 0, :2].all()
+    assert torch.equal(whole[..., 0, 2], mask.repeat(2, 1))
 
 
 def test_masks_are_applied_without_touching_the_parameters():
@@ -125,8 +130,7 @@ def test_no_masks_are_stored_and_one_channel_needs_none():
 
 def test_sizes():
     assert parameter_count(GatedPixelCNN()) == 622_272
-    with torch.device("meta"):
-        model = PixelCNNPlusPlus((3, 32, 32), blocks=5, filters=160, mixtures=10)
+    model = PixelCNNPlusPlus((3, 32, 32), blocks=5, filters=160, mixtures=10)
     assert parameter_count(model) == 53_659_080
     assert len(model.state_dict()) == 567
 

@@ -6,7 +6,7 @@ Images are bit-identical for any batch size, position in the batch and number of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch  # before the extension, which then shares torch's OpenMP threads
@@ -47,6 +47,8 @@ class CpuBackend:
         except ValueError as error:
             raise BackendError(f"the cpu backend cannot run this program: {error}") from error
         self._numbers = program.numbers
+        self.stats: dict[str, Any] = {}
+        """Of the last run: seconds, threads, sharing, isa, weight_bytes, bytes_per_image."""
 
     @property
     def isa(self) -> str:
@@ -111,9 +113,9 @@ class CpuBackend:
             )
         except ArithmeticError as error:
             raise BackendError(str(error)) from error
-        stats |= {
+        self.stats = stats | {
             "isa": self.isa,
             "weight_bytes": self._engine.weight_bytes,
             "bytes_per_image": self._engine.arena_bytes,
         }
-        return Result(images, params if collect_params else None, stats)
+        return Result(images, params if collect_params else None, self.stats)

@@ -10,7 +10,7 @@ import torch
 
 from ..builder import evaluate
 from ..likelihoods import Likelihood
-from ..likelihoods.base import PixelState
+from ..likelihoods.base import PixelState, check_drawn
 from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
 from .base import OnRow, Result
@@ -78,11 +78,9 @@ class ReferenceBackend:
             if channel == 0:
                 pixel = PixelState.start(samples, channels)
             given = np.zeros(samples, dtype=bool) if mask is None else mask[:, channel, row, column]
-            if given.all():
-                drawn = torch.zeros(samples, dtype=torch.float64)
-            else:
-                noise = uniforms(seed, sample_ids, [number], draws)[:, 0]
-                drawn = self.likelihood.draw(channel, params, pixel, noise, temperature, mode)
+            noise = uniforms(seed, sample_ids, [number], draws)[:, 0]
+            drawn = self.likelihood.draw(channel, params, pixel, noise, temperature, mode)
+            check_drawn(drawn, given, number, program.shape)
             if known is not None:
                 fixed = torch.from_numpy(known[:, channel, row, column].astype(np.float64))
                 drawn = torch.where(torch.from_numpy(given), fixed, drawn)

@@ -1,4 +1,4 @@
-"""Whether a sampler's images are naive sampling's, and where they are not, whether float32 can tell the two apart."""
+"""Whether a sampler's images are naive sampling's, and whether float32 explains where they are not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 
 NEAR = 1e-5
-"""Parameters that differ by no more than this, relative to the largest one, are the same up to float32 rounding."""
+"""Parameters that differ by at most this, relative to the largest, are the same up to float32 rounding."""
 
 
 @dataclass(frozen=True)
 class Agreement:
     """images, numbers: compared. different: images that differ anywhere.
 
-    near_ties: of those, the ones whose first difference was a near-tie: both samplers saw the same numbers so far
-    and computed the same parameters up to rounding, and the noise fell between the two.
+    near_ties: of those, the ones whose first difference was a near-tie: both samplers saw the same numbers so
+    far and computed the same parameters up to rounding, and the noise fell between the two.
     """
 
     images: int

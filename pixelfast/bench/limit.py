@@ -23,10 +23,10 @@ def limit_seconds(flops: float, weight_bytes: float, batch: int, machine: Machin
 def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int = 4) -> int:
     """Bytes of weights that any schedule must read to sample an image.
 
-    A tap of a contraction can be applied at a site from the time its source is ready until the site is needed. All
-    sites of a tap whose intervals share a moment can share one reading of its weights: the fewest readings are
-    the fewest moments that hit every interval. For a pixel's newest neighbour that is one reading per pixel, for
-    the row above one per row.
+    A tap of a contraction can be applied at a site from the time its source is ready until the site is
+    needed. All sites of a tap whose intervals share a moment can share one reading of its weights: the fewest
+    readings are the fewest moments that hit every interval. For a pixel's newest neighbour that is one
+    reading per pixel, for the row above one per row.
     """
     needed = need_times(graph)
     total = 0

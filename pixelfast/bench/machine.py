@@ -21,7 +21,7 @@ class Machine:
     """Rates with torch's present number of threads.
 
     flops: float32 multiply-adds x 2 per second, of a square matrix product in torch.
-    cache_bandwidth, memory_bandwidth: bytes read per second, from 8 MiB read again and again and from 256 MiB.
+    cache_bandwidth, memory_bandwidth: bytes read per second, of 8 MiB again and again, and of 256 MiB.
     """
 
     name: str

@@ -27,7 +27,7 @@ class Naive:
 
 
 def forwards_per_batch(problem: Problem) -> int:
-    """Full forwards that naive sampling takes: one per pixel, or one per number where channels need their own."""
+    """Full forwards that naive sampling takes: one per pixel, or per number where channels differ."""
     channels, height, width = problem.shape
     needs = problem.likelihood.needs(channels)
     return height * width * (1 if all(need == needs[0] for need in needs) else channels)

@@ -15,11 +15,11 @@ from pixelfast.sampler import Sampler
 
 @dataclass(frozen=True)
 class Measurement:
-    """One batch size. `seconds`: median over repeats of one call that samples the batch; the rest follows from it.
+    """One batch size. `seconds`: median over repeats of one call that samples the batch.
 
-    us_per_pixel: microseconds per pixel of one image. gflops: 10^9 floating-point operations per second, each
-    activation counted once and padding left out. limit_seconds: see `limit.limit_seconds`. share: of the limit.
-    spread: (slowest - fastest) / median. ratio: naive seconds / seconds.
+    spread: (slowest - fastest) / median. us_per_pixel: microseconds per pixel of one image. gflops: 10^9
+    floating-point operations per second, each activation counted once, padding left out. limit_seconds: see
+    `limit.limit_seconds`. share: limit_seconds / seconds. ratio: naive_seconds / seconds.
     """
 
     batch: int
@@ -90,4 +90,5 @@ def table(rows: list[Measurement]) -> str:
     ]
     cells = [[name for name, _ in columns], *([text(row) for _, text in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
+    return "\n".join("  ".join(line) for line in lines)

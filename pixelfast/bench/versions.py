@@ -17,7 +17,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """The checkout's short commit, with "+" when files differ from it; None when this file is not tracked by git."""
+    """The checkout's short commit, with "+" when files differ from it; None outside a checkout."""
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str | None:

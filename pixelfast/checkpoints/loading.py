@@ -16,6 +16,7 @@ from pixelfast.checkpoints.containers import Contents, brief, check_values, read
 from pixelfast.checkpoints.layouts.base import Converted, Hints
 from pixelfast.checkpoints.recognise import by_name, recognise, without_data_parallel
 from pixelfast.checkpoints.shapes import check_shapes
+from pixelfast.checkpoints.unfilled import Unfilled
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import registry
 
@@ -82,7 +83,7 @@ def _convert(contents: Contents, layout: str | None, hints: Hints) -> Converted:
 def _build(converted: Converted) -> nn.Module:
     # Sizes come from a file: the model is first built without memory, and built for good only when it needs
     # exactly the tensors that the file has.
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         needed = registry.create(converted.model, **converted.config).state_dict()
     check_shapes(
         {name: tuple(tensor.shape) for name, tensor in converted.tensors.items()},
@@ -91,8 +92,7 @@ def _build(converted: Converted) -> nn.Module:
     dtypes = {tensor.dtype for tensor in converted.tensors.values()}
     if len(dtypes) != 1:
         raise CheckpointError(f"tensors of several dtypes: {', '.join(sorted(map(str, dtypes)))}")
-    # The random start is overwritten: the caller's random state is none of its business.
-    with torch.random.fork_rng(devices=[]):
+    with Unfilled():
         model = registry.create(converted.model, **converted.config)
     model.to(dtypes.pop())
     model.load_state_dict(converted.tensors, strict=True)

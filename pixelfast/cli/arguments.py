@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 BACKENDS = ("auto", "cpu", "reference")
 DTYPES = ("float32", "float64")
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors of usage on one line, exit status 2."""
+    """Errors of usage on one line, exit status 2. Options are written out: an abbreviation may change meaning."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"pixelfast: error: {message} (see {self.prog} --help)\n")
@@ -47,7 +50,7 @@ def temperature(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0 (0 is the mode, 1 the model)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return value
 
 
@@ -59,15 +62,15 @@ def add_model(parser: argparse.ArgumentParser, also: str = "") -> None:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """--backend and --dtype."""
-    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto, the fastest that can")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """--seed, --temperature, --batch-size and the labels."""
-    parser.add_argument("--seed", type=integer(0, 2**64 - 1), default=0, help="image i of a seed is one image")
+    parser.add_argument("--seed", type=integer(0, 2**64 - 1), default=0, help="default: 0")
     parser.add_argument("--temperature", type=temperature, default=1.0, metavar="T")
-    parser.add_argument("--batch-size", type=integer(1), metavar="B", help="images at a time; changes no image")
+    parser.add_argument("--batch-size", type=integer(1), metavar="B", help="images at a time")
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument("--label", type=integer(0), help="class of all images")
     labels.add_argument(
@@ -77,9 +80,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def add_pictures(parser: argparse.ArgumentParser, default: str) -> None:
     """--output, --gif and --npz."""
-    parser.add_argument(
-        "-o", "--output", metavar="PNG", help=f"grid of the images (default: {default}, if no other is asked for)"
-    )
+    parser.add_argument("-o", "--output", metavar="PNG", help=f"grid of the images (default: {default})")
     parser.add_argument("--gif", metavar="GIF", help="animation of the images appearing")
     parser.add_argument("--npz", metavar="NPZ", help="the integers, array `images` of shape (N, C, H, W)")
     parser.set_defaults(default_output=default)

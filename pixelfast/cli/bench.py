@@ -23,9 +23,10 @@ REFERENCE = "pixelcnnpp"
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("bench", help="measure sampling speed", description=__doc__)
-    arguments.add_model(parser, also=f", or {REFERENCE}: PixelCNN++ of 5 blocks and 160 filters, random weights")
+    reference = f"{REFERENCE}: PixelCNN++ of 5 blocks and 160 filters with random weights"
+    arguments.add_model(parser, also=f", or {reference}")
     parser.add_argument("--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...")
-    parser.add_argument("--repeats", type=arguments.integer(1), default=3, help="default: 3; the median counts")
+    parser.add_argument("--repeats", type=arguments.integer(1), default=3, help="default: 3")
     parser.add_argument("--backend", choices=arguments.BACKENDS, default="auto")
     parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions")
     arguments.add_progress(parser)
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
         machine = machines.measure()
         print(
             f"machine  {machine.name}, {machine.threads} threads: {machine.flops / 1e9:.0f} GFLOP/s float32, "
-            f"{machine.cache_bandwidth / 1e9:.0f} GB/s from cache, {machine.memory_bandwidth / 1e9:.0f} GB/s from memory",
+            f"{machine.cache_bandwidth / 1e9:.0f} GB/s from cache, "
+            f"{machine.memory_bandwidth / 1e9:.0f} GB/s from memory",
             flush=True,
         )
         sampler = pixelfast.compile(model, backend=args.backend)
@@ -51,9 +53,11 @@ def run(args: argparse.Namespace) -> None:
         setting = _setting(args.model, model, sampler, weight_bytes)
         print(
             f"model    {args.model}, {setting['parameters'] / 1e6:.2f} M parameters, "
-            f"{sampler.program.flops / 1e9:.2f} GFLOP per image, at least {weight_bytes / 1e9:.2f} GB of weights read\n"
+            f"{sampler.program.flops / 1e9:.2f} GFLOP per image, "
+            f"at least {weight_bytes / 1e9:.2f} GB of weights read\n"
             f"engine   {setting['backend']} {setting['isa']} {setting['dtype']}, "
-            f"compiled in {sampler.compile_seconds:.1f} s, {setting['bytes_per_image'] / 1e6:.2f} MB per image\n",
+            f"compiled in {sampler.compile_seconds:.1f} s, "
+            f"{setting['bytes_per_image'] / 1e6:.2f} MB per image\n",
             flush=True,
         )
         rows = []
@@ -67,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
             )
         print(sampling.table(rows))
         print(
-            f"\nseconds: median of {args.repeats}; limit: the larger of arithmetic and weights read from cache;\n"
+            f"\nseconds: median of {args.repeats}; limit: the larger of arithmetic and reading weights;\n"
             f"naive: eager torch, {naive.FORWARDS} forwards timed, extrapolated to {rows[0].naive_forwards:,}"
         )
         if stream:

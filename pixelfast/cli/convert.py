@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pixelfast import checkpoints
 from pixelfast.errors import PixelfastError
@@ -11,7 +12,7 @@ from pixelfast.models import registry
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("convert", help="a checkpoint into pixelfast's own format", description=__doc__)
+    parser = commands.add_parser("convert", help="into pixelfast's own format", description=__doc__)
     parser.add_argument("source", metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", metavar="DST", help="the .safetensors file to write")
     parser.add_argument("--layout", help="layout of SRC, where it is not recognised by itself")
@@ -22,7 +23,8 @@ def run(args: argparse.Namespace) -> None:
     target = Path(args.target)
     if target.suffix != ".safetensors":
         raise PixelfastError(f"{target}: pixelfast's checkpoints are .safetensors files; choose such a name")
-    model = checkpoints.load(args.source, layout=args.layout)
+    model: Any = checkpoints.load(args.source, layout=args.layout)
     checkpoints.save(model, target)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"wrote {target}: {registry.name_of(model)}, {count:,} parameters, images {'x'.join(map(str, model.shape))}")
+    shape = "x".join(map(str, model.shape))
+    print(f"wrote {target}: {registry.name_of(model)}, {count:,} parameters, images {shape}")

@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "eval",
         help="bits per dimension on a data set",
-        description=f"{__doc__} The mean over images, each of the same weight; the network runs densely in float32.",
+        description=f"{__doc__} The mean over images; the network runs densely in float32.",
     )
     arguments.add_model(parser)
     parser.add_argument("--data", metavar="DIR", required=True, help="folder of MNIST's IDX files")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     images, labels = data.images[: args.limit], data.labels[: args.limit]
     conditional = getattr(model, "condition_example", None) is not None
     if conditional and model.config.get("classes") != 10:
-        raise PixelfastError("this model's condition is not one of MNIST's 10 labels: evaluate it from Python")
+        raise PixelfastError("this model's condition is not MNIST's labels: evaluate it from Python")
 
     nats = 0.0
     with progress.bar("evaluating", "image", progress.wanted(args.progress)) as update:

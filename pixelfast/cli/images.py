@@ -22,7 +22,7 @@ def grid(images: np.ndarray, levels: int) -> Image.Image:
     """
     count, channels, height, width = images.shape
     if channels not in (1, 3):
-        raise ShapeError(f"a picture has 1 or 3 channels, these images have {channels}: write them with --npz")
+        raise ShapeError(f"a picture has 1 or 3 channels, these images have {channels}: use --npz")
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     gap = 1 if count > 1 else 0
@@ -53,7 +53,13 @@ def write_gif(stream: BinaryIO, images: np.ndarray, levels: int, given: np.ndarr
     ]
     durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
     frames[0].save(
-        stream, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
+        stream,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        optimize=False,
     )
 
 
@@ -74,7 +80,7 @@ def read_image(path: str | Path, shape: tuple[int, int, int], levels: int) -> np
         raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
     if pixels.shape[:2] != (height, width):
         raise ShapeError(
-            f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the model makes {width}x{height}: resize it first"
+            f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the model makes {width}x{height}"
         )
     integers = np.rint(pixels.reshape(height, width, channels) * ((levels - 1) / 255)).astype(np.int64)
     return integers.transpose(2, 0, 1)[None]

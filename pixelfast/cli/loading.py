@@ -34,12 +34,12 @@ def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tenso
     classes = model.config.get("classes")
     if classes is None:
         if given is not None:
-            raise ShapeError("this model is not class-conditional: leave --label and --labels out")
+            raise ShapeError("this model has no classes: leave --label and --labels out")
         if getattr(model, "condition_example", None) is not None:
             raise PixelfastError("this model's condition is not a class label: use it from Python")
         return None
     if given is None:
-        raise ShapeError(f"this model is class-conditional: give --label or --labels, from 0 to {classes - 1}")
+        raise ShapeError(f"this model has classes: give --label or --labels, from 0 to {classes - 1}")
     if max(given) >= classes:
         raise ShapeError(f"label {max(given)} is out of range: this model's labels are 0 to {classes - 1}")
     if len(given) > n:

@@ -33,7 +33,7 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit status. Errors of usage raise SystemExit(2), as argparse does."""
+    """Run one command line; returns the exit status. Errors of usage raise SystemExit(2)."""
     args = make_parser().parse_args(argv)
     return report_errors(lambda: args.run(args), args.debug)
 

@@ -54,7 +54,8 @@ class Outputs:
                     os.chmod(temporary, 0o666 & ~_umask())
                     os.replace(temporary, target)
         except OSError as error:
-            raise PixelfastError(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
+            what = error.filename or "the output"
+            raise PixelfastError(f"cannot write {what}: {error.strerror}") from error
         self._pending.clear()
 
     def __enter__(self) -> Outputs:

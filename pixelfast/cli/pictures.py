@@ -28,7 +28,7 @@ class Pictures:
 
     def __enter__(self) -> Pictures:
         if self._channels not in (1, 3) and (self._paths["png"] or self._paths["gif"]):
-            raise ShapeError(f"a picture has 1 or 3 channels, this model makes {self._channels}: use --npz alone")
+            raise ShapeError(f"a picture has 1 or 3 channels, this model makes {self._channels}: use --npz")
         self._outputs.__enter__()
         try:
             self._streams = {kind: self._outputs.open(path) for kind, path in self._paths.items() if path}
@@ -45,7 +45,9 @@ class Pictures:
     ) -> None:
         self._outputs.__exit__(kind, error, traceback)
 
-    def write(self, images: torch.Tensor, given: np.ndarray | None = None, first: np.ndarray | None = None) -> None:
+    def write(
+        self, images: torch.Tensor, given: np.ndarray | None = None, first: np.ndarray | None = None
+    ) -> None:
         """Write integers (N, C, H, W) to every file, and say which.
 
         given: bool, broadcast to the images: what the animation shows from its start.
@@ -67,6 +69,7 @@ def summary(stats: Stats | None) -> str:
     """Speed and engine of a sampler's last call, in a few words."""
     assert stats is not None, "a sampler has statistics once it has sampled"
     return (
-        f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, {stats.gflops:.1f} GFLOP/s "
+        f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, "
+        f"{stats.gflops:.1f} GFLOP/s "
         f"({stats.backend} {stats.isa} {stats.dtype}, {stats.threads} threads)"
     )

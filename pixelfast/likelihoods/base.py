@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from pixelfast.errors import PixelfastError, ShapeError
@@ -22,7 +24,8 @@ class PixelState:
     Attributes:
         values: float64 (N, C), the channels already settled, in levels (whole numbers in mode "exact").
         known: bool (N, C), channels that were given rather than drawn.
-        component: int64 (N,), the mixture component in use; only the mixture reads or writes it.
+        component: int64 (N,), the mixture component in use, -1 if there is none to choose; only the mixture
+            reads or writes it.
     """
 
     values: torch.Tensor
@@ -116,7 +119,7 @@ class Likelihood(ABC):
             mode: "exact" or "reference".
 
         Returns:
-            float64 (N,), the value in levels.
+            float64 (N,), the value in levels; NaN where the parameters are NaN and define no distribution.
         """
 
     def loss(self, params: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -139,7 +142,7 @@ class Likelihood(ABC):
 
         Raises:
             ShapeError: a wrong shape, dtype or range of a tensor.
-            PixelfastError: a temperature or mode that does not exist.
+            PixelfastError: a temperature or mode that does not exist, or parameters that are NaN.
         """
         check_sampling(temperature, mode)
         if uniforms.ndim != 5 or uniforms.dtype != torch.float64:
@@ -162,6 +165,8 @@ class Likelihood(ABC):
         for channel, needed in enumerate(self.needs(channels)):
             own = rows if len(needed) == rows.shape[1] else rows[:, needed]
             pixel.values[:, channel] = self.draw(channel, own, pixel, noise[channel], temperature, mode)
+        if bool(pixel.values.isnan().any()):
+            raise PixelfastError("params contain NaN: check the model's weights and its condition")
         levels = pixel.values.round().to(torch.int64)
         return levels.reshape(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
@@ -172,6 +177,24 @@ def check_sampling(temperature: float, mode: str) -> None:
         raise PixelfastError(f"temperature is {temperature}; it must be 0 (the mode) or a positive number")
     if mode not in MODES:
         raise PixelfastError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+
+
+def check_drawn(drawn: torch.Tensor, given: npt.NDArray[np.bool_], number: int, shape: Sequence[int]) -> None:
+    """Refuse numbers drawn from parameters that define no distribution, with a PixelfastError.
+
+    Args:
+        drawn: float64 (N,), NaN where `draw` found no distribution.
+        given: bool (N,), where the number is known and `drawn` is not used.
+    """
+    bad = torch.isnan(drawn) & ~torch.from_numpy(given)
+    if bool(bad.any()):
+        pixel, channel = divmod(number, shape[0])
+        row, column = divmod(pixel, shape[2])
+        image = int(bad.nonzero()[0])
+        raise PixelfastError(
+            f"the parameters of image {image} at channel {channel}, row {row}, column {column} are NaN or leave no level "
+            "possible; check the model's weights and its condition"
+        )
 
 
 def check_images(x: torch.Tensor, levels: int) -> None:

@@ -59,4 +59,5 @@ class Bernoulli(Likelihood):
         mode: str = "exact",
     ) -> torch.Tensor:
         # logit / T + noise > 0, multiplied by T so that T = 0 needs no division.
-        return (params[:, 0].double() + temperature * logistic(uniforms[:, 0]) > 0).double()
+        score = params[:, 0].double() + temperature * logistic(uniforms[:, 0])
+        return torch.where(score.isnan(), score, (score > 0).double())

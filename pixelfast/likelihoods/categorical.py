@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,8 @@ class Categorical(Likelihood):
         temperature: float = 1.0,
         mode: str = "exact",
     ) -> torch.Tensor:
-        return choose(params.double(), uniforms, temperature).double()
+        level = choose(params.double(), uniforms, temperature)
+        return level.double().masked_fill(level < 0, math.nan)
 
     def _by_class(self, params: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """`params` as (N, levels, C, H, W), a view."""

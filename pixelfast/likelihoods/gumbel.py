@@ -6,6 +6,8 @@ both exact: log u and log(1 - u) are then accurate at both ends without a comple
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -32,6 +34,7 @@ def choose(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> 
         temperature: at least 0.
 
     Returns:
-        int64 (N,).
+        int64 (N,); -1 where nothing can be chosen: a logit is NaN, or all are minus infinity.
     """
-    return torch.argmax(logits + temperature * gumbel(uniforms), dim=1)
+    best, index = torch.max(logits + temperature * gumbel(uniforms), dim=1)
+    return torch.where(best > -math.inf, index, -1)

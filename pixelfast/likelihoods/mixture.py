@@ -145,12 +145,13 @@ class DiscretizedLogisticMixture(Likelihood):
                 posterior = self._posterior(channel, parts, pixel.values, temperature)
                 again = choose(posterior, uniforms[:, :m], temperature)
                 pixel.component = torch.where(given, again, pixel.component)
-        chosen = pixel.component.unsqueeze(1)
+        chosen = pixel.component.clamp(min=0).unsqueeze(1)
         mean = self._mean(parts, channel, values).gather(1, chosen).squeeze(1)
         scale = parts.log_scales[channel].gather(1, chosen).squeeze(1).clamp(min=LOG_SCALE_FLOOR).exp()
         value = mean + temperature * scale * logistic(uniforms[:, m])
         level = (value + 1) * (0.5 * (self.levels - 1))
-        return (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
+        level = (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
+        return level.masked_fill(pixel.component < 0, math.nan)
 
     def _posterior(
         self, channel: int, parts: Parts, levels: torch.Tensor, temperature: float

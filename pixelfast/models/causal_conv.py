@@ -12,19 +12,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def channel_groups(width: int, groups: int) -> Tensor:
-    """Group of each of `width` features, contiguous and as equal as can be: int64 (width,)."""
-    return torch.arange(width) * groups // width
+def channel_mask(targets: int, sources: int, groups: int, *, own: bool) -> Tensor:
+    """Which of the source features a target feature may read at its own pixel: bool (targets, sources).
+
+    Both are split into contiguous groups, as equal as can be, one per channel. A group reads the groups
+    before it, and its own when `own` (mask B; without it, mask A, for what reads the image itself).
+    """
+
+    def start(group: int, width: int) -> int:
+        return -(-group * width // groups)
+
+    mask = torch.zeros(targets, sources, dtype=torch.bool)
+    for group in range(groups):
+        mask[start(group, targets) : start(group + 1, targets), : start(group + own, sources)] = True
+    return mask
 
 
-def mask_a(sources: Tensor, targets: Tensor) -> Tensor:
-    """Earlier groups only, for what reads the image itself. Bool (targets, sources)."""
-    return sources[None, :] < targets[:, None]
+def pixel_mask(weight: Tensor, mask: Tensor | None) -> Tensor | None:
+    """A mask of the tap on the pixel itself, the last one, as a mask of the whole weight (out, in, 1, taps).
+
+    mask: bool (features, in), repeated over the output channels as often as `features` fits into them.
+    """
+    if mask is None:
+        return None
+    whole = torch.ones(weight.shape, dtype=torch.bool)
+    whole.unflatten(0, (-1, mask.shape[0]))[..., 0, -1] = mask
+    return whole
 
 
-def mask_b(sources: Tensor, targets: Tensor) -> Tensor:
-    """Earlier groups and its own, for what reads features. Bool (targets, sources)."""
-    return sources[None, :] <= targets[:, None]
+def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """weight * mask, without touching the weight."""
+    return weight if mask is None else weight * mask
 
 
 class VerticalConv(nn.Conv2d):
@@ -50,7 +68,7 @@ class VerticalConv(nn.Conv2d):
 class HorizontalConv(nn.Conv2d):
     """What lies to the left in the row: columns x - k//2 .. x - 1, and x itself when `include_pixel`.
 
-    `mask`, bool (out, in), restricts the tap on the pixel itself. (N, in, H, W) -> (N, out, H, W).
+    `mask` restricts the tap on the pixel itself, see `pixel_mask`. (N, in, H, W) -> (N, out, H, W).
     """
 
     mask: Tensor | None
@@ -67,26 +85,22 @@ class HorizontalConv(nn.Conv2d):
     ) -> None:
         self.reach = dilation * (kernel_size // 2)
         super().__init__(inputs, outputs, (1, kernel_size // 2 + include_pixel), dilation=dilation)
-        if mask is not None:
-            left = torch.ones(outputs, inputs, kernel_size // 2, dtype=torch.bool)
-            mask = torch.cat((left, mask[:, :, None]), dim=2)[:, :, None]
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", pixel_mask(self.weight, mask), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if self.mask is None else self.weight * self.mask
         padded = F.pad(x, (self.reach, 0, 0, 0))
+        weight = masked(self.weight, self.mask)
         return F.conv2d(padded, weight, self.bias, dilation=self.dilation)[:, :, :, : x.shape[3]]
 
 
 class MaskedConv1x1(nn.Conv2d):
-    """A 1x1 convolution under a bool (out, in) mask, or none. (N, in, H, W) -> (N, out, H, W)."""
+    """A 1x1 convolution under a mask, see `pixel_mask`. (N, in, H, W) -> (N, out, H, W)."""
 
     mask: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, mask: Tensor | None) -> None:
         super().__init__(inputs, outputs, 1)
-        self.register_buffer("mask", None if mask is None else mask[:, :, None, None], persistent=False)
+        self.register_buffer("mask", pixel_mask(self.weight, mask), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if self.mask is None else self.weight * self.mask
-        return F.conv2d(x, weight, self.bias)
+        return F.conv2d(x, masked(self.weight, self.mask), self.bias)

@@ -9,7 +9,7 @@ import torch
 from pixelfast.errors import PixelfastError, ShapeError
 
 MAX_SIDE = 1 << 14
-MAX_CHANNELS = 1 << 12
+MAX_CHANNELS = 1 << 8
 MAX_WIDTH = 1 << 16
 
 

@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 from pixelfast.likelihoods import Categorical
 from pixelfast.models import checks
-from pixelfast.models.causal_conv import (
-    HorizontalConv,
-    MaskedConv1x1,
-    VerticalConv,
-    channel_groups,
-    mask_a,
-    mask_b,
-)
+from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
 from pixelfast.models.conditioning import ConditionKind, project
 
 MAX_LAYERS = 128
@@ -33,26 +26,17 @@ class GatedBlock(nn.Module):
     """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W).
 
     The link to the horizontal stack is taken before the vertical gate; only the horizontal stack has a
-    residual. A condition is added before both gates.
+    residual. A condition is added before both gates. `mask`: which features may read which at their pixel.
     """
 
     def __init__(
-        self, hidden: int, kernel_size: int, dilation: int, groups: int, condition: ConditionKind
+        self, hidden: int, kernel_size: int, dilation: int, mask: Tensor | None, condition: ConditionKind
     ) -> None:
         super().__init__()
         self.vertical = VerticalConv(hidden, 2 * hidden, kernel_size, dilation=dilation, include_row=True)
-        mask = None
-        if groups > 1:
-            features = channel_groups(hidden, groups)
-            mask = mask_b(features, features)
+        # The mask is repeated for both halves of the gate.
         self.horizontal = HorizontalConv(
-            hidden,
-            2 * hidden,
-            kernel_size,
-            dilation=dilation,
-            include_pixel=True,
-            # Once for each half of the gate.
-            mask=None if mask is None else torch.cat((mask, mask)),
+            hidden, 2 * hidden, kernel_size, dilation=dilation, include_pixel=True, mask=mask
         )
         self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
         self.mix = MaskedConv1x1(hidden, hidden, mask)
@@ -130,19 +114,19 @@ class GatedPixelCNN(nn.Module):
             "input": input,
         }
 
-        stem_mask = head_mask = None
+        stem_mask = mask = head_mask = None
         if groups > 1:
-            pixel, features = channel_groups(channels, groups), channel_groups(hidden, groups)
-            stem_mask = mask_a(pixel, features)
-            # The level is the slow index of the output and the channel the fast one.
-            head_mask = mask_b(features, pixel).repeat(levels, 1)
+            stem_mask = channel_mask(hidden, channels, groups, own=False)
+            mask = channel_mask(hidden, hidden, groups, own=True)
+            head_mask = channel_mask(channels, hidden, groups, own=True)
         self.stem_vertical = VerticalConv(channels, hidden, kernel_size, include_row=False)
         self.stem_horizontal = HorizontalConv(
             channels, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask
         )
         self.blocks = nn.ModuleList(
-            GatedBlock(hidden, kernel_size, dilation, groups, self.condition) for dilation in dilations
+            GatedBlock(hidden, kernel_size, dilation, mask, self.condition) for dilation in dilations
         )
+        # The level is the slow index of the output and the channel the fast one: the mask repeats per level.
         self.head = MaskedConv1x1(hidden, levels * channels, head_mask)
 
     @property

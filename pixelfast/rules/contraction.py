@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,18 +36,19 @@ def _convolution(
     if isinstance(weight, Codes):
         raise NotImplementedError("a convolution whose weights depend on the image")
     size = call.outputs[0].size[2:]
-    spatial = x.array.shape[2:]
+    batch, channels, *spatial = x.array.shape
     taps = []
     kernel = weight.numpy()
     _note_zero(builder, kernel)
     for tap in itertools.product(*(range(k) for k in kernel.shape[2:])):
         site_map = _tap_sites(size, spatial, tap, stride, padding, dilation, transposed)
+        offsets = np.arange(batch)[:, None] * math.prod(spatial)  # rows of the image may lie in the batch axis
+        site_map = np.where(site_map < 0, -1, site_map + offsets).reshape(-1)
         dense = _dense(kernel[(slice(None), slice(None), *tap)], groups, transposed)
-        if (site_map >= 0).any():
-            taps.append((site_map, dense))
-    matrix = np.ascontiguousarray(x.array.reshape(x.array.shape[1], -1))
+        taps.append((site_map, dense))
+    matrix = np.ascontiguousarray(np.moveaxis(x.array, 1, 0)).reshape(channels, -1)
     codes = builder.contract(matrix, taps, None if bias is None else bias.numpy())
-    return Codes(codes.reshape(1, -1, *size), x.dtype)
+    return Codes(np.moveaxis(codes.reshape(-1, batch, *size), 0, 1), x.dtype)
 
 
 def _tap_sites(
@@ -137,7 +139,6 @@ def _mv(builder: Any, call: Any, a: Any, b: Any) -> Codes:
 def embed(builder: Any, table: torch.Tensor, levels: Codes) -> Codes:
     """table[levels]: a contraction of the levels' one-hot code."""
     rows = table.reshape(table.shape[0], -1).to(torch.float64).numpy()
-    flat = levels.array.reshape(-1)
     numbers = torch.arange(len(rows), dtype=torch.float64)
     axes = builder.site_axes(levels.array)
     order = [a for a in range(levels.ndim) if a not in axes] + sorted(axes)
@@ -150,7 +151,6 @@ def embed(builder: Any, table: torch.Tensor, levels: Codes) -> Codes:
         parts.append(builder.contract(np.ascontiguousarray(hot), [(None, rows)], None))
     codes = np.stack(parts)  # (channels, embedding, sites)
     codes = np.moveaxis(codes, 1, -1).reshape(*shape, rows.shape[1]).transpose([*np.argsort(order), levels.ndim])
-    del flat
     return Codes(codes.reshape(*levels.array.shape, *table.shape[1:]), table.dtype)
 
 

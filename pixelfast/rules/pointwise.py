@@ -86,6 +86,19 @@ def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1) -> Codes:
     return _pointwise(builder, call, "aten.add", [a, b], {} if alpha == 1 else {"alpha": alpha})
 
 
+def _log_sigmoid(builder: Any, call: Any, x: Codes) -> Any:
+    """-softplus(-x), and a buffer that only the backward pass reads."""
+    negative = builder.pointwise("aten.neg.default", [x.array])
+    return [Codes(builder.pointwise("aten.neg.default", [builder.pointwise("aten.softplus.default", [negative])]), x.dtype)]
+
+
+def _prelu(builder: Any, call: Any, x: Codes, weight: Any) -> Codes:
+    positive = builder.pointwise("aten.relu.default", [x.array])
+    negative = builder.pointwise("aten.minimum.default", [x.array, torch.zeros(1, dtype=torch.float64)])
+    scaled = builder.pointwise("aten.mul.Tensor", [negative, operand(weight)])
+    return Codes(builder.pointwise("aten.add.Tensor", [positive, scaled]), x.dtype)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "pointwise": _pointwise,
     "aten.mul": _mul,
@@ -93,6 +106,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.sub": _sub,
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,
+    "aten.log_sigmoid_forward": _log_sigmoid,
+    "aten._prelu_kernel": _prelu,
     "aten.native_dropout": _dropout,
     "aten.dropout": _identity,
     "aten.feature_dropout": _identity,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pixelfast.checkpoints.layouts.base import Converted, Hints, Shapes, image_shape
 from pixelfast.checkpoints.shapes import check_shapes
+from pixelfast.checkpoints.unfilled import Unfilled
 from pixelfast.errors import CheckpointError
 from pixelfast.models import registry
 
@@ -44,7 +45,7 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Converted:
         raise CheckpointError("the same tensor is there under the old and the present name of weight norm")
     shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
     config = _config(shapes, hints)
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         state = registry.create(MODEL, **config).state_dict()
     renamed = {name: _their_name(name) for name in state}
     check_shapes(shapes, {renamed[name]: _their_shape(name, value) for name, value in state.items()})
