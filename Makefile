@@ -41,11 +41,14 @@ lint: setup
 	$(PYTHON) -m pytest -q tests/test_layering.py
 
 # The sanitized package lives in a directory of its own and is found before the installed one.
+SANITIZER = LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so):$$(g++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) $(PYTHON)
+
 sanitize: setup
 	PIXELFAST_SANITIZE=1 $(PYTHON) setup.py -q build --build-base build/sanitize --build-lib $(SANITIZED)
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so):$$(g++ -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) $(PYTHON) -m pytest -q -m "not slow" $(SANITIZE_TESTS)
+	$(SANITIZER) -c 'import torch, pixelfast._C as built; assert "$(SANITIZED)" in built.__file__, built.__file__'
+	$(SANITIZER) -m pytest -q -m "not slow" $(SANITIZE_TESTS)
 
 bench: setup
 	$(PYTHON) -m pixelfast bench pixelcnnpp --batch-sizes 1,16

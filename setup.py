@@ -62,9 +62,9 @@ def extensions() -> list[Pybind11Extension]:
 ParallelCompile("PIXELFAST_BUILD_JOBS", needs_recompile=outdated).install()
 
 setup(
-    packages=[*find_packages(include=["pixelfast", "pixelfast.*"]), "pixelfast.kernels"],
+    packages=[*find_packages(include=["pixelfast", "pixelfast.*"]), "pixelfast.weights", "pixelfast.kernels"],
     package_dir={"pixelfast": "pixelfast", "pixelfast.kernels": "kernels"},
-    package_data={"pixelfast": ["py.typed", "*.pyi", "weights/*"]},
+    package_data={"pixelfast": ["py.typed", "*.pyi"], "pixelfast.weights": ["*"]},
     ext_modules=extensions(),
     cmdclass={"build_ext": build_ext},
 )

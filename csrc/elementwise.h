@@ -4,7 +4,7 @@
 #define PF_ELEMENTWISE(X)                                                                                            \
     X(copy, 1) X(neg, 1) X(abs, 1) X(sign, 1) X(exp, 1) X(expm1, 1) X(log, 1) X(log1p, 1) X(log2, 1) X(log10, 1)     \
     X(sqrt, 1) X(rsqrt, 1) X(reciprocal, 1) X(square, 1) X(tanh, 1) X(sigmoid, 1) X(erf, 1) X(relu, 1) X(silu, 1)    \
-    X(mish, 1) X(gelu, 1) X(gelu_tanh, 1) X(hardsigmoid, 1) X(hardswish, 1) X(log_sigmoid, 1) X(floor, 1)            \
+    X(mish, 1) X(gelu, 1) X(gelu_tanh, 1) X(hardsigmoid, 1) X(hardswish, 1)                X(floor, 1)            \
     X(ceil, 1) X(round, 1) X(trunc, 1) X(frac, 1) X(logical_not, 1) X(isnan, 1)                                      \
     X(sin, 1) X(cos, 1) X(tan, 1) X(asin, 1) X(acos, 1) X(atan, 1) X(sinh, 1) X(cosh, 1) X(erfc, 1) X(exp2, 1)       \
     X(add, 2) X(sub, 2) X(mul, 2) X(div, 2) X(div_floor, 2) X(div_trunc, 2) X(remainder, 2) X(fmod, 2) X(pow, 2)     \
@@ -36,7 +36,6 @@ PF_OP(relu)(F a) { return max(splat(0.0f), a); }
 PF_OP(silu)(F a) { return a * logistic(a); }
 // log(1 + exp(a)) without overflow.
 PF_INLINE F soft_plus(F a) { return max(splat(0.0f), a) + log1p(exponential(-absolute(a))); }
-PF_OP(log_sigmoid)(F a) { return -soft_plus(-a); }
 PF_OP(mish)(F a) { return a * hyperbolic_tangent(soft_plus(a)); }
 PF_OP(gelu)(F a) { return 0.5f * a * (1.0f + error_function(a * 0.707106781f)); }
 PF_OP(gelu_tanh)(F a) {

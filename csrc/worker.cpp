@@ -76,7 +76,10 @@ Worker::Cut Worker::images_to_draw() {
 }
 
 void Worker::finish_number() {
-    if (!alone()) join();
+    if (alone()) return;
+    if (member_ == 0 && team_.long_waits.load(std::memory_order_relaxed) == 0)
+        alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
+    join();
 }
 
 Worker::Cut Worker::share(int64_t total) const {

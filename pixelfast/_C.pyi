@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 class Engine:
-    """A program packed for one instruction set. The arguments are those of `pixelfast.program.Program`, as tuples:
+    """A program packed for one instruction set. The arguments are `pixelfast.program.Program`'s, as tuples:
 
     buffers: (constant, channels, slots, data or None).
     kernels: (sites, register widths, contraction or None, loads, instructions, stores), where
@@ -15,7 +15,8 @@ class Engine:
         term: (buffer, table, start, count, weight float64 (count, columns));
         segments: int32 (n, 4), each (term, first channel, channels, whether a block of the sum ends);
         load: (register, buffer, table or -1, start, count, channel numbers or None);
-        instruction: (operation, register, start, width, arguments, None or a reduction's (outer, inner, count));
+        instruction: (operation, register, start, width, arguments, reduction or None);
+        reduction: (outer, inner, count);
         argument: a number or (register, start, stride);
         store: (register, start, count, buffer, table, channel).
     input: (buffers by channel or -1, scale, offset, table or None).
@@ -59,8 +60,8 @@ class Engine:
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
         """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
 
-        Raises ValueError for arguments that do not fit the program, ArithmeticError where the network's outputs are
-        not numbers, KeyboardInterrupt, and whatever on_row raises.
+        Raises ValueError for arguments that do not fit the program, ArithmeticError where the network's
+        outputs are not numbers, KeyboardInterrupt, and whatever on_row raises.
         """
 
     @property

@@ -243,8 +243,6 @@ class Builder:
             part_bias = None if bias is None or not bias[columns].any() else bias[columns]
             if not mine:
                 total = np.zeros((len(columns), sites)) + (bias[columns, None] if bias is not None else 0.0)
-                if fixed_sites is not None:
-                    total = total + fixed_sites[columns]
                 out[columns] = self.constant(total)
                 continue
             value = self.value("node", sites, len(columns), self._ready_of([t.source for t in mine], sites))

@@ -8,7 +8,23 @@ class PixelfastError(Exception):
 
 
 class CausalityError(PixelfastError):
-    """An output depends on a number that is sampled later."""
+    """An output depends on a number that is sampled later.
+
+    `operation` names the operation of the model that lets it in; `output` and `reads` are (channel, row, column) of the
+    output and of the input that it must not read (None when images of a batch mix).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        operation: str | None = None,
+        output: tuple[int, int, int] | None = None,
+        reads: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.output = output
+        self.reads = reads
 
 
 class UnsupportedModelError(PixelfastError):

@@ -49,6 +49,7 @@ class _Lowering:
         self.tables: list[np.ndarray] = []
         self._table_number: dict[bytes, int] = {}
         self.flops = 0.0
+        self._zero_buffer: int | None = None
 
     def program(self, scale: float, offset: float, table: np.ndarray | None) -> Program:
         for value in self.graph.inputs:
@@ -80,6 +81,12 @@ class _Lowering:
             self.buffer_of[value] = len(self.buffers)
             self.buffers.append(Buffer(f"%{value} {v.where}", kind, v.channels, slots, v.data))
         return self.buffer_of[value]
+
+    def zero_buffer(self) -> int:
+        if self._zero_buffer is None:
+            self._zero_buffer = len(self.buffers)
+            self.buffers.append(Buffer("zero", "constant", 1, 1, np.zeros((1, 1))))
+        return self._zero_buffer
 
     def table(self, slots: np.ndarray) -> int:
         slots = np.ascontiguousarray(slots, dtype=np.int32)
@@ -152,10 +159,10 @@ class _KernelLowering:
         register = self.register_of[node.out] = self._new(channels)
         return Contraction(register, tuple(terms), node.bias, patterns, pattern_of_site)
 
-    def _operand(self, gather: Gather, channels: int) -> Operand | float:
+    def _operand(self, gather: Gather, channels: int) -> Operand:
         """A register that holds the gathered numbers, `channels` wide or broadcast."""
         if not gather.sources:
-            return 0.0
+            return self._zero()
         parts = [self._source(source, channels) for source in gather.sources]
         total = parts[0]
         for part in parts[1:]:
@@ -163,6 +170,13 @@ class _KernelLowering:
             self.instructions.append(Instruction("aten.add.Tensor", register, 0, channels, (total, part)))
             total = Operand(register)
         return total
+
+    def _zero(self) -> Operand:
+        if "zero" not in self._loaded:
+            register = self._new(1)
+            self.loads.append(Load(register, self.parent.zero_buffer(), None, (0, 1)))
+            self._loaded["zero"] = register
+        return Operand(self._loaded["zero"], 0, 0)
 
     def _source(self, source: Source, channels: int) -> Operand:
         if source.value in self.register_of:
@@ -192,12 +206,11 @@ class _KernelLowering:
             covered[first : first + width] = True
             self.instructions.append(Instruction("copy", register, first, width, (self._operand(gather, width),)))
         for first in np.flatnonzero(~covered).tolist():
-            self.instructions.append(Instruction("copy", register, first, 1, (0.0,)))
+            self.instructions.append(Instruction("copy", register, first, 1, (self._zero(),)))
         self.register_of[node.out] = register
 
     def _reduce(self, node: Reduce, channels: int) -> None:
         operand = self._operand(node.source, channels * node.count)
-        assert isinstance(operand, Operand)
         stride = operand.stride
         register = self.register_of[node.out] = self._new(channels)
         argument = Reduction(operand.register, operand.start, node.count * stride, stride, node.count)

@@ -60,7 +60,7 @@ class Problem:
         """The model itself: parameters (N, P, H, W) of float64 levels (N, C, H, W), in the model's own type."""
         x = self.input.encode(levels.to(self.device, torch.float64), self.dtype)
         module = self.model if isinstance(self.model, torch.nn.Module) else None
-        with unchanged(module), torch.no_grad():
+        with torch.inference_mode(False), unchanged(module), torch.no_grad():
             result = call_model(self.model, x, _to(condition, self.device))
             if self.outputs is not None:
                 result = self.outputs(result)
@@ -138,7 +138,7 @@ def make_problem(
         raise ShapeError(f"shape is {shape!r}; it must be (channels, height, width), each at least 1")
     if isinstance(model, torch.nn.Module):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if tensor.is_floating_point() and tensor.numel() and not all(bool(t.isfinite()) for t in torch.aminmax(tensor.detach())):
                 raise PixelfastError(f"the model's {name} holds NaN or infinite numbers; load sound weights")
     if condition is not None:
         leaves, spec = tree_flatten(condition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,20 +52,34 @@ def find_leak(graph: Graph, ready: Sequence[np.ndarray]) -> Leak | None:
 
 
 def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: int) -> Leak:
-    """Follows the latest dependency from an output to the input; blames the step that moves forward in the image."""
+    """Follows the latest dependency from an output to the input, and finds the operation that lets it in."""
     nodes = {node.out: node for node in graph.nodes}
     value, site = graph.outputs[channel], pixel
-    path: list[str] = []
-    blamed = ""
+    path = []
     while value in nodes:
         node = nodes[value]
-        path.append(node.where)
+        path.append(node)
         latest, at = max(
             ((s, int(s.sites[site])) for s in reads(node) if s.sites[site] >= 0),
             key=lambda item: int(ready[item[0].value][item[1]]),
         )
-        same_grid = graph.values[latest.value].sites == graph.values[value].sites
-        if not blamed and same_grid and at > site:
-            blamed = node.where
         value, site = latest.value, at
-    return Leak(channel, pixel, graph.inputs.index(value), site, blamed or path[-1], tuple(path))
+    return Leak(channel, pixel, graph.inputs.index(value), site, _blame(graph, ready, path), tuple(n.where for n in path))
+
+
+def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[Any]) -> str:
+    """From the input on: the first step after which a value on the image's own grid knows a pixel after its position.
+
+    If there is none, the newest pixel itself is let through, and the first operation is to blame.
+    """
+    suspect = path[-1]
+    known = (np.arange(graph.pixels) + 1) * graph.channels
+    clean = True
+    for node in reversed(path):
+        if clean:
+            suspect = node
+        comparable = graph.values[node.out].sites == graph.pixels
+        if comparable and bool((ready[node.out] > known).any()):
+            return str(suspect.where)
+        clean = comparable
+    return str(path[-1].where)

@@ -118,6 +118,8 @@ class Simplifier:
         old = self.storages.get(ref.storage)
         numel = self.recording.numel[ref.storage]
         if isinstance(content, torch.Tensor):
+            if content.is_floating_point():
+                content = content.to(torch.float64)
             if isinstance(old, Codes):
                 content = Codes(self.builder.constant(content.to(torch.float64).numpy()), ref.dtype)
             else:
@@ -264,9 +266,13 @@ class Simplifier:
             raise UnsupportedModelError(f"the model returned {type(output).__name__}; give `outputs` to pick the parameters")
         content = self.read(output)
         if isinstance(content, Opaque):
+            channels, height, width = self.graph.shape
             raise CausalityError(
                 f"{content.where} {content.reason}: the output at channel 0, row 0, column 0 reads the whole input, up to "
-                f"row {self.graph.shape[1] - 1}, column {self.graph.shape[2] - 1}"
+                f"channel {channels - 1}, row {height - 1}, column {width - 1}",
+                content.where,
+                (0, 0, 0),
+                (channels - 1, height - 1, width - 1),
             )
         if isinstance(content, torch.Tensor):
             content = Codes(self.builder.constant(content.to(torch.float64).numpy()), output.dtype)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -78,23 +79,26 @@ class Recorder(TorchDispatchMode):
         self.leaves: dict[int, torch.Tensor] = {}
         self.numel: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
-        self._alive: list[torch.Tensor] = []
+        self._alive: list[StorageWeakRef] = []
+        """Keeps the identity of every storage from being used again, not its memory."""
         self._leaf_tensors: dict[int, torch.Tensor] = {}
         self.changed: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._path: list[str] = []
+        self._op: Any = "the input"
         self._names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
 
     def ref(self, tensor: torch.Tensor, made: bool) -> Ref:
         """`made`: the tensor comes out of a call; otherwise a storage not seen before is a leaf."""
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise UnsupportedModelError(
-                f"a {tensor.layout} tensor of {tensor.dtype} appears {self._where()}; only dense real tensors are supported"
+                f"{self._op} ({self._where()}) takes or gives a tensor of {tensor.dtype}, {tensor.layout}; only dense real "
+                "tensors are supported"
             )
         storage = tensor.untyped_storage()
         number = self._numbers.get(storage._cdata)
         if number is None:
             number = self._numbers[storage._cdata] = len(self._numbers)
-            self._alive.append(tensor)
+            self._alive.append(StorageWeakRef(storage))
             self.numel[number] = storage.nbytes() // tensor.element_size()
             if not made:
                 flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)  # type: ignore[call-overload]
@@ -103,6 +107,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self._op = op
         if torch.Tag.nondeterministic_seeded in op.tags and not _is_identity(op, args, kwargs):
             raise UnsupportedModelError(
                 f"{op} ({self._where()}) draws random numbers in evaluation mode; its outcome would be frozen. "
@@ -133,9 +138,9 @@ class Recorder(TorchDispatchMode):
     def _where(self) -> str:
         path = self._path[-1] if self._path else ""
         frame = sys._getframe(1)
-        while frame is not None:
+        while frame is not None and frame.f_code is not record.__code__:
             file = frame.f_code.co_filename
-            if not file.startswith((_TORCH_FOLDER, _OWN_FOLDER, "<")) and "contextlib" not in file:
+            if not file.startswith((_TORCH_FOLDER, "<")) and file != __file__ and "contextlib" not in file:
                 line = f"{os.path.basename(file)}:{frame.f_lineno}"
                 return f"{path}, {line}" if path else line
             frame = frame.f_back  # type: ignore[assignment]
@@ -171,7 +176,7 @@ def record(
     """
     module = model if isinstance(model, torch.nn.Module) else None
     leaves, spec = tree_flatten(condition)
-    with unchanged(module), torch.no_grad(), _plain_operations():
+    with torch.inference_mode(False), unchanged(module), torch.no_grad(), _plain_operations():
         recorder = Recorder(module, keep)
         x = x.clone(memory_format=torch.contiguous_format)
         leaves = [leaf.clone(memory_format=torch.contiguous_format) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]

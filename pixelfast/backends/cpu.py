@@ -1,6 +1,7 @@
 """The CPU backend: the whole loop over numbers runs in the C++ extension, in float32, on all threads.
 
-Images are bit-identical for any batch size, position in the batch and number of threads, within one instruction set.
+Images are bit-identical for any batch size, position in the batch and number of threads, within one
+instruction set.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch  # before the extension, which then shares torch's OpenMP threads
 
-from .. import _C
 from ..errors import BackendError
 from ..likelihoods import Likelihood
 from ..program import Program
@@ -87,8 +87,8 @@ class CpuBackend:
         """Samples images; arguments as for `Backend.run`.
 
         Args:
-            sharing: how threads share the batch, which changes no bit of the result: "images" gives each thread
-                images of its own, "tasks" lets all of them work on every task together.
+            sharing: how threads share the batch, which changes no bit of the result: "images" gives each
+                thread images of its own, "tasks" lets all of them work on every task together.
 
         Raises:
             BackendError: the network's outputs are not numbers.

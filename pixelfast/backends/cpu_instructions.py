@@ -28,10 +28,11 @@ _PLAIN = {
     **{
         name: name
         for name in (
-            "neg abs sign exp expm1 log log1p log2 log10 sqrt rsqrt reciprocal square tanh sigmoid erf relu silu mish "
-            "hardsigmoid hardswish floor ceil trunc frac logical_not isnan sin cos tan asin acos atan sinh cosh erfc "
-            "exp2 mul remainder fmod atan2 minimum maximum eq ne lt le gt ge logical_and logical_or logical_xor "
-            "leaky_relu threshold softplus where lerp addcmul addcdiv elu"
+            "neg abs sign exp expm1 log log1p log2 log10 sqrt rsqrt reciprocal square tanh sigmoid erf "
+            "relu silu mish hardsigmoid hardswish floor ceil trunc frac logical_not isnan sin cos tan asin "
+            "acos atan sinh cosh erfc exp2 mul remainder fmod atan2 minimum maximum eq ne lt le gt ge "
+            "logical_and logical_or logical_xor leaky_relu threshold softplus where lerp addcmul addcdiv "
+            "elu"
         ).split()
     },
     "absolute": "abs",

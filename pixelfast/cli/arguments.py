@@ -12,7 +12,7 @@ DTYPES = ("float32", "float64")
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors of usage on one line, exit status 2. Options are written out: an abbreviation may change meaning."""
+    """Errors of usage on one line, exit status 2. Options are written out in full."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})

@@ -43,8 +43,13 @@ def is_creation(name: str) -> bool:
     return name in _CREATION
 
 
+_UNMARKED = {f"aten.{name}" for name in "hardswish floor_divide special_expit".split()}
+
+
 def is_pointwise(name: str) -> bool:
-    """ATen marks its elementwise operations."""
+    """ATen marks its elementwise operations, but for a few."""
+    if name in _UNMARKED:
+        return True
     namespace, _, base = name.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base, None)
     if packet is None:

@@ -99,6 +99,12 @@ def _prelu(builder: Any, call: Any, x: Codes, weight: Any) -> Codes:
     return Codes(builder.pointwise("aten.add.Tensor", [positive, scaled]), x.dtype)
 
 
+def _logit(builder: Any, call: Any, x: Codes, eps: float | None = None) -> Codes:
+    codes = x.array if eps is None else builder.pointwise("aten.clamp.default", [x.array, eps, 1 - eps])
+    rest = builder.pointwise("aten.log1p.default", [builder.pointwise("aten.neg.default", [codes])])
+    return Codes(builder.pointwise("aten.sub.Tensor", [builder.pointwise("aten.log.default", [codes]), rest]), x.dtype)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "pointwise": _pointwise,
     "aten.mul": _mul,
@@ -106,6 +112,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.sub": _sub,
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,
+    "aten.logit": _logit,
     "aten.log_sigmoid_forward": _log_sigmoid,
     "aten._prelu_kernel": _prelu,
     "aten.native_dropout": _dropout,
