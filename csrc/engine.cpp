@@ -130,10 +130,10 @@ void settle_number(Call& call, Sampler& sampler, int64_t sample, int64_t number)
     arena[input.slots.offset + position * input.slots.stride] = static_cast<float>(fed);
 }
 
-// The end of an image row: errors, interrupts and the caller's function. True where the call is over.
-bool end_row(Call& call, SpinBarrier& everyone, bool shared, int64_t row, bool master) {
-    const bool wait = shared || call.request.wait_for_row;
-    if (wait) everyone.wait();
+// The end of an image row: errors, interrupts and the caller's function. Threads meet where they have a barrier. True
+// where the call is over.
+bool end_row(Call& call, SpinBarrier* meeting, int64_t row, bool master) {
+    if (meeting != nullptr) meeting->wait();
     if (master && call.request.on_row && !call.stop.load(std::memory_order_acquire)) {
         try {
             call.request.on_row(row);
@@ -141,7 +141,7 @@ bool end_row(Call& call, SpinBarrier& everyone, bool shared, int64_t row, bool m
             call.fail(std::current_exception());
         }
     }
-    if (wait) everyone.wait();
+    if (meeting != nullptr) meeting->wait();
     return call.stop.load(std::memory_order_acquire);
 }
 
@@ -185,7 +185,14 @@ void work(Call& call, Crew& crew, int thread) {
     for (int64_t image = own.first; image < own.last; ++image) start_arena(call, member.first_sample + image);
     member.worker.finish_number();
     const int64_t numbers_of_row = program.channels * program.width;
-    for (int64_t number = 0; number < call.request.last_number; ++number) {
+    const int64_t end = call.request.last_number;
+    for (int64_t number = 0; number < end;) {
+        const int64_t resume = std::min(member.worker.idle_until(), end);
+        if (number < resume) {
+            if (!member.worker.idle(resume, call.stop)) return;
+            number = resume;
+            continue;
+        }
         member.worker.run(number);
         const Worker::Cut images = member.worker.images_to_draw();
         for (int64_t image = images.first; image < images.last; ++image) {
@@ -196,9 +203,14 @@ void work(Call& call, Crew& crew, int thread) {
             }
         }
         member.worker.finish_number();
-        if ((number + 1) % numbers_of_row == 0 &&
-            end_row(call, crew.everyone, member.team.size > 1, (number + 1) / numbers_of_row - 1, thread == 0))
-            return;
+        ++number;
+        if (number % numbers_of_row == 0) {
+            // With one team, its first member may be working alone: then nobody else comes here.
+            const bool shared = member.team.size > 1 && !member.worker.alone();
+            const bool wait = shared || (member.team.size == 1 && call.request.wait_for_row);
+            if (end_row(call, wait ? &crew.everyone : nullptr, number / numbers_of_row - 1, thread == 0)) return;
+        }
+        member.worker.pass(number);
     }
 }
 

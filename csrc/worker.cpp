@@ -1,23 +1,27 @@
 #include "worker.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 namespace pixelfast {
 
 namespace {
 
 // A contraction of fewer multiply-adds is not worth two meetings of the threads.
-constexpr double kWorkWorthSharing = 20000;
+constexpr double kWorkWorthSharing = 40000;
 
 // Rows of which each thread is given at least one, where a task has no contraction.
 constexpr int64_t kRowsWorthSharing = 16;
 
-// So many long waits make the first member work alone, for so many numbers: longer each time, until sharing goes well.
-constexpr int kLongWaits = 3;
-constexpr int64_t kFirstAlone = 16;
-constexpr int64_t kLongestAlone = 1024;
+// So many long waits within so many numbers make the first member work alone, at first for kFirstAlone numbers, then
+// longer each time until sharing goes well again.
+constexpr int kLongWaits = 2;
+constexpr int64_t kWindow = 64;
+constexpr int64_t kFirstAlone = 128;
+constexpr int64_t kLongestAlone = 4096;
 
 }  // namespace
 
@@ -58,9 +62,22 @@ void Worker::announce() {
     if (team_.long_waits.load(std::memory_order_relaxed) >= kLongWaits) {
         team_.long_waits.store(0, std::memory_order_relaxed);
         alone_until_ = number_ + alone_for_;
+        window_end_ = alone_until_ + kWindow;
         alone_for_ = std::min(2 * alone_for_, kLongestAlone);
     }
     team_.alone_until[joins_ % 2] = alone_until_;
+}
+
+bool Worker::idle(int64_t number, const std::atomic<bool>& stop) const {
+    while (team_.passed.load(std::memory_order_acquire) < number) {
+        if (stop.load(std::memory_order_acquire)) return false;
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    return true;
+}
+
+void Worker::pass(int64_t number) {
+    if (member_ == 0 && alone()) team_.passed.store(number, std::memory_order_release);
 }
 
 void Worker::run(int64_t number) {
@@ -77,8 +94,11 @@ Worker::Cut Worker::images_to_draw() {
 
 void Worker::finish_number() {
     if (alone()) return;
-    if (member_ == 0 && team_.long_waits.load(std::memory_order_relaxed) == 0)
-        alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
+    if (member_ == 0 && number_ >= window_end_) {
+        if (team_.long_waits.exchange(0, std::memory_order_relaxed) == 0)
+            alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
+        window_end_ = number_ + kWindow;
+    }
     join();
 }
 

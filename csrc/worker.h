@@ -31,6 +31,7 @@ struct Team {
     // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be at
     // the one before.
     int64_t alone_until[2] = {0, 0};
+    std::atomic<int64_t> passed{0};  // numbers that are done, while the first member works alone
     Storage<float> results;  // (kChunkRows, row stride of the kernel)
 };
 
@@ -51,8 +52,17 @@ public:
     // To be called when they are drawn.
     void finish_number();
 
-    // Waits until what any member has done is seen by all.
-    void join();
+    // Whether the first member works alone until further notice.
+    bool alone() const { return team_.size == 1 || number_ < alone_until_; }
+
+    // The number before which this member has nothing to do.
+    int64_t idle_until() const { return member_ == 0 ? 0 : alone_until_; }
+
+    // Waits, without using a core, until the first member has come to `number` alone. False where it gave up.
+    bool idle(int64_t number, const std::atomic<bool>& stop) const;
+
+    // To be called when all is done that comes before `number`.
+    void pass(int64_t number);
 
 private:
     struct Span {
@@ -64,8 +74,8 @@ private:
     // Contiguous part of `total` things that is this member's.
     Cut share(int64_t total) const;
 
-    // Whether the first member works alone until further notice.
-    bool alone() const { return team_.size == 1 || number_ < alone_until_; }
+    // Waits until what any member has done is seen by all.
+    void join();
     bool alone(const Task& task) const;
     void announce();
     void run(const Task& task);
@@ -83,7 +93,8 @@ private:
     const int member_;
     int64_t number_ = 0;
     int64_t alone_until_ = 0;
-    int64_t alone_for_;     // numbers, the next time
+    int64_t alone_for_;       // numbers, the next time
+    int64_t window_end_ = 0;  // until this number long waits are counted together
     int64_t joins_ = 0;
     bool unseen_ = false;  // the first member has worked alone since the last join
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, Tap, Value
-from .provenance import Space
+from .provenance import Space, distinct_columns
 from .readiness import NEVER, source_ready
 
 MAX_WINDOW = 64
@@ -42,10 +42,10 @@ class Builder:
     def constant(self, data: np.ndarray) -> np.ndarray:
         """Codes, of the same shape, of an array of constants."""
         data = np.asarray(data, dtype=np.float64)
+        if not data.any():
+            return np.zeros(data.shape, dtype=self.space.dtype)
         unique, inverse = np.unique(data, return_inverse=True)
         inverse = inverse.reshape(data.shape)
-        if len(unique) == 1 and unique[0] == 0:
-            return np.zeros(data.shape, dtype=self.space.dtype)
         value = self.value("constant", len(unique), 1, np.zeros(len(unique)), unique[:, None])
         return np.asarray(np.where(data == 0, 0, self.space.bases[value] + inverse), dtype=self.space.dtype)
 
@@ -254,8 +254,7 @@ class Builder:
 
     def _ready_classes(self, used: np.ndarray, terms: Any, sites: int) -> list[np.ndarray]:
         """Output channels grouped by their ready times; a channel that reads nothing is a class of its own kind."""
-        patterns, pattern_of = np.unique(used, axis=1, return_inverse=True)
-        pattern_of = pattern_of.reshape(-1)
+        patterns, pattern_of, _ = distinct_columns(used)
         classes: dict[bytes, list[int]] = {}
         for i in range(patterns.shape[1]):
             sources = [terms[t][0] for t in np.flatnonzero(patterns[:, i])]
@@ -327,8 +326,7 @@ def _column_groups(pieces: list[list[tuple[np.ndarray, Source]]], channels: int)
         return [np.arange(channels)]
     if all(label.all() for label in labels):
         return [np.arange(channels)]
-    _, group = np.unique(np.stack(labels), axis=1, return_inverse=True)
-    group = group.reshape(-1)
+    _, group, _ = distinct_columns(np.stack(labels))
     order = dict.fromkeys(group.tolist())
     return [np.flatnonzero(group == g) for g in order]
 

@@ -21,6 +21,7 @@ from .program import (
     Store,
     Term,
 )
+from .provenance import distinct_columns
 from .readiness import NEVER
 from .schedule import Group, Schedule
 
@@ -244,8 +245,7 @@ def _start_stride(channels: np.ndarray, wanted: int) -> tuple[int, int]:
 
 def _patterns(used: np.ndarray, live: np.ndarray, counts: np.ndarray) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
     """Sets of taps worth products of their own, and the set of each site: the cheapest that has all it needs."""
-    found, kind, sizes = np.unique(used[:, live], axis=1, return_inverse=True, return_counts=True)
-    kind = kind.reshape(-1)
+    found, kind, sizes = distinct_columns(used[:, live])
     kept = [found[:, i] for i in np.flatnonzero(sizes >= PATTERN_SHARE * max(live.sum(), 1))]
     whole = used[:, live].any(axis=1)
     if not any((k == whole).all() for k in kept):

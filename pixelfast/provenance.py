@@ -13,6 +13,16 @@ import numpy as np
 from .ir import Source
 
 
+def distinct_columns(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a boolean (rows, columns) matrix: its distinct columns, which of them each column is, and how many are alike."""
+    if len(rows) > 62:
+        found, which, counts = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
+        return found, which.reshape(-1), counts
+    keys = np.int64(1) << np.arange(len(rows), dtype=np.int64)
+    _, first, which, counts = np.unique(keys @ rows, return_index=True, return_inverse=True, return_counts=True)
+    return rows[:, first], which.reshape(-1), counts
+
+
 class Space:
     """The numbering of all elements of all values."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 
 from .errors import UnsupportedModelError
-from .trace import Call, Recording, Ref
+from .trace import Call, Recording, Ref, leaves_of, map_leaves
 
 
 def replay_call(call: Call, flats: dict[int, torch.Tensor], numel: dict[int, int], dtype: torch.dtype) -> None:
@@ -21,12 +20,12 @@ def replay_call(call: Call, flats: dict[int, torch.Tensor], numel: dict[int, int
             return dtype
         return torch.device("cpu") if isinstance(a, torch.device) else a
 
-    args, kwargs = tree_map(argument, (call.args, call.kwargs))
+    args, kwargs = map_leaves(argument, (call.args, call.kwargs))
     kwargs.pop("pin_memory", None)
     result = call.op(*args, **kwargs)
     if call.op._schema.is_mutable:
         return
-    for output, value in zip(call.outputs, tree_flatten(result)[0], strict=True):
+    for output, value in zip(call.outputs, leaves_of(result), strict=True):
         if isinstance(output, Ref) and output.storage not in flats:
             flat = torch.zeros(numel[output.storage], dtype=float_kind(output.dtype, dtype))
             output.of(flat).copy_(value)
@@ -48,7 +47,7 @@ class Replay:
             number: leaf.detach().cpu().to(float_kind(leaf.dtype, dtype)) for number, leaf in recording.leaves.items()
         }
         written = {
-            a.storage for call in recording.calls if call.op._schema.is_mutable for a in tree_flatten(call.args)[0] if isinstance(a, Ref)
+            a.storage for call in recording.calls if call.op._schema.is_mutable for a in leaves_of(call.args) if isinstance(a, Ref)
         }
         self._written = written
 

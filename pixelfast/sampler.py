@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from .backends.registry import choose
 from .causality import Analysis, analyse
-from .errors import PixelfastError, ShapeError, UnsupportedModelError
+from .describe import describe_program
+from .errors import ShapeError, UnsupportedModelError
 from .likelihoods import Likelihood
-from .likelihoods.base import check_sampling
 from .lower import lower
 from .problem import Problem, make_problem
 from .program import Program
@@ -212,8 +212,6 @@ class Sampler:
 
     def describe(self) -> str:
         """The program as text: buffers, kernels, and how many tasks run each."""
-        from .describe import describe_program
-
         return describe_program(self.program, self.backend.name, self.dtype, self.refused, self.notes)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -332,6 +330,3 @@ def values_of(analysis: Analysis) -> list[int]:
 
 def _bar(progress: bool | None, total: int) -> Any:
     return tqdm(total=total, unit="row", delay=1, disable=None if progress is None else not progress, leave=False)
-
-
-__all__ = ["PixelfastError", "Sampler", "Stats", "compile"]

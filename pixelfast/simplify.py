@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 
 from .builder import Builder
 from .errors import CausalityError, UnsupportedModelError
@@ -20,7 +19,7 @@ from .ir import Graph
 from .readiness import input_ready
 from .rules import RULES
 from .rules.common import Codes, Opaque, is_creation, is_pointwise
-from .trace import Call, Recording, Ref
+from .trace import Call, Recording, Ref, leaves_of, map_leaves
 
 
 def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
@@ -160,10 +159,10 @@ class Simplifier:
         """Storages that no call after this one names; dropping them keeps the memory of folded weights small."""
         last: dict[int, int] = {}
         for number, call in enumerate(self.recording.calls):
-            for ref in [*tree_flatten((call.args, call.kwargs))[0], *call.outputs]:
+            for ref in [*leaves_of((call.args, call.kwargs)), *call.outputs]:
                 if isinstance(ref, Ref):
                     last[ref.storage] = number
-        for ref in tree_flatten(self.recording.output)[0]:
+        for ref in leaves_of(self.recording.output):
             if isinstance(ref, Ref):
                 last.pop(ref.storage, None)
         at: dict[int, list[int]] = {}
@@ -172,7 +171,7 @@ class Simplifier:
         return at
 
     def _call(self, call: Call) -> None:
-        refs = [r for r in tree_flatten((call.args, call.kwargs))[0] if isinstance(r, Ref)]
+        refs = [r for r in leaves_of((call.args, call.kwargs)) if isinstance(r, Ref)]
         outputs = [o for o in call.outputs if isinstance(o, Ref)]
         mutable = call.op._schema.is_mutable
         contents = [self.content(r) for r in refs]
@@ -213,14 +212,14 @@ class Simplifier:
                 if isinstance(content, torch.Tensor):
                     self.storages[output.storage] = content.clone()
                     self._version[output.storage] = self._version.get(output.storage, 0) + 1
-        args, kwargs = tree_map(argument, (call.args, call.kwargs))
+        args, kwargs = map_leaves(argument, (call.args, call.kwargs))
         kwargs.pop("pin_memory", None)
         result = call.op(*args, **kwargs)
         if call.op._schema.is_mutable:
             return
         if call.name in ("aten.empty", "aten.empty_like", "aten.new_empty", "aten.empty_strided", "aten.new_empty_strided"):
             result = torch.zeros_like(result)
-        flat = tree_flatten(result)[0]
+        flat = leaves_of(result)
         for output, value in zip(call.outputs, flat, strict=True):
             if isinstance(output, Ref):
                 self.write(output, value)
@@ -237,7 +236,7 @@ class Simplifier:
             self._version[output.storage] = self._version.get(output.storage, 0) + 1
 
     def _lower(self, call: Call, outputs: list[Ref]) -> None:
-        args, kwargs = tree_map(lambda a: self.read(a) if isinstance(a, Ref) else a, (call.args, call.kwargs))
+        args, kwargs = map_leaves(lambda a: self.read(a) if isinstance(a, Ref) else a, (call.args, call.kwargs))
         name = call.name
         rule: Callable[..., Any] | None = RULES.get(name)
         if rule is None and call.op._schema.is_mutable and name.endswith("_"):

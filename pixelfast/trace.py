@@ -36,6 +36,22 @@ class Ref:
         return flat.as_strided(self.size, self.stride, self.offset)
 
 
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
+    """The arguments of an operator with `function` applied inside tuples, lists and dicts."""
+    if type(value) is tuple or type(value) is list:
+        return type(value)([map_leaves(function, item) for item in value])
+    if type(value) is dict:
+        return {key: map_leaves(function, item) for key, item in value.items()}
+    return function(value)
+
+
+def leaves_of(value: Any) -> list[Any]:
+    """Everything inside tuples, lists and dicts, in order."""
+    found: list[Any] = []
+    map_leaves(found.append, value)
+    return found
+
+
 @dataclass
 class Call:
     op: Any
@@ -87,6 +103,11 @@ class Recorder(TorchDispatchMode):
         self._op: Any = "the input"
         self._names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Recording never happens under torch.compile; importing its machinery would take a second."""
+        return False
+
     def ref(self, tensor: torch.Tensor, made: bool) -> Ref:
         """`made`: the tensor comes out of a call; otherwise a storage not seen before is a leaf."""
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
@@ -113,13 +134,13 @@ class Recorder(TorchDispatchMode):
                 f"{op} ({self._where()}) draws random numbers in evaluation mode; its outcome would be frozen. "
                 "Make the model deterministic in eval() (F.dropout needs training=self.training)"
             )
-        refs, krefs = tree_map(lambda a: self.ref(a, False) if isinstance(a, torch.Tensor) else a, (args, kwargs))
+        refs, krefs = map_leaves(lambda a: self.ref(a, False) if isinstance(a, torch.Tensor) else a, (args, kwargs))
         self._keep_changed(op, args, kwargs)
         result = op(*args, **kwargs)
-        outputs = [self.ref(r, True) if isinstance(r, torch.Tensor) else r for r in tree_flatten(result)[0]]
+        outputs = [self.ref(r, True) if isinstance(r, torch.Tensor) else r for r in leaves_of(result)]
         self.calls.append(Call(op, refs, krefs, outputs, self._where()))
         if self.results is not None:
-            self.results.append([r.clone() if isinstance(r, torch.Tensor) else r for r in tree_flatten(result)[0]])
+            self.results.append([r.clone() if isinstance(r, torch.Tensor) else r for r in leaves_of(result)])
         return result
 
     def _keep_changed(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

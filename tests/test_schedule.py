@@ -1,0 +1,207 @@
+"""The schedule of programs: everything once, when it is ready and before it is needed, in memory that is freed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from gallery import IDIOMS
+from gallery.causal import MaskedConv
+from torch import nn
+
+import pixelfast
+from pixelfast.causality import analyse
+from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.problem import make_problem
+from pixelfast.program import K_BLOCK, Program, k_blocks
+from pixelfast.readiness import NEVER
+from pixelfast.schedule import schedule
+from pixelfast.split import split_early
+
+NAMES = ["two_stacks", "contiguous_groups", "transposed_conv_cropped", "concat_elu", "two_levels", "diagonal_skew"]
+
+
+@cache
+def compiled(name: str) -> pixelfast.Sampler:
+    idiom = IDIOMS[name]
+    return pixelfast.compile(
+        idiom.build(), backend="reference", dtype=torch.float64, condition=idiom.conditions(1), **idiom.arguments()
+    )
+
+
+@cache
+def large(name: str) -> Program:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if name == "gated":
+            model = GatedPixelCNN((1, 16, 16), levels=4, hidden=4, dilations=(1, 2))
+        else:
+            model = PixelCNNPlusPlus((1, 16, 16), blocks=1, filters=4, mixtures=1)
+    return pixelfast.compile(model, backend="reference", dtype=torch.float64).program
+
+
+def tasks_of(program: Program) -> list[tuple[int, int, np.ndarray]]:
+    """(step, kernel, sites) in order."""
+    return [(step, kernel, program.sites[first : first + n]) for step, kernel, first, n in program.tasks.tolist()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_site_is_computed_once(name):
+    program = compiled(name).program
+    count = Counter((kernel, site) for _, kernel, sites in tasks_of(program) for site in sites.tolist())
+    assert max(count.values()) == 1
+    for kernel, site in count:
+        assert 0 <= site < program.kernels[kernel].sites
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_are_in_order_of_steps(name):
+    program = compiled(name).program
+    steps = program.tasks[:, 0]
+    assert (np.diff(steps) >= 0).all()
+    assert steps.min() >= 0 and steps.max() < program.numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_read_before_it_is_written_or_after_it_is_overwritten(name):
+    """Follows every slot through the program by the site and kernel that wrote it last."""
+    program = compiled(name).program
+    channels = program.shape[0]
+    written: dict[tuple[int, int], int] = {}
+    inputs = {buffer: channel for channel, buffer in enumerate(program.input.buffers) if buffer is not None}
+    stamp = 0
+    for step, index, sites in tasks_of(program):
+        kernel = program.kernels[index]
+        reads = [(load.buffer, load.table) for load in kernel.loads]
+        if kernel.contraction is not None:
+            reads += [(term.buffer, term.table) for term in kernel.contraction.terms]
+        for buffer, table in reads:
+            for site in sites.tolist():
+                slot = 0 if table is None else int(program.tables[table][site])
+                if slot < 0:
+                    continue
+                if buffer in inputs:
+                    assert slot * channels + inputs[buffer] < step, "reads a number that is not sampled yet"
+                elif program.buffers[buffer].kind == "state":
+                    assert (buffer, slot) in written
+        for store in kernel.stores:
+            for site in sites.tolist():
+                slot = int(program.tables[store.table][site])
+                assert 0 <= slot < program.buffers[store.buffer].slots
+                stamp += 1
+                written[store.buffer, slot] = stamp
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_are_computed_between_ready_and_need(name):
+    idiom = IDIOMS[name]
+    problem = make_problem(idiom.build(), condition=idiom.conditions(1), **idiom.arguments())
+    analysis = analyse(problem)
+    graph, ready = split_early(analysis.graph, analysis.ready)
+    made = schedule(graph, ready)
+    for group in made.groups:
+        done = group.step != NEVER
+        assert (group.step[done] >= group.ready[done]).all()
+        for node in group.nodes:
+            for source in node.taps if hasattr(node, "taps") else ():
+                writer = made.group_of.get(source.source.value)
+                if writer is None:
+                    continue
+                used = (source.source.sites >= 0) & done
+                earlier = made.groups[writer].step[source.source.sites[used]]
+                assert (earlier <= group.step[used]).all()
+
+
+def test_rows_that_are_ready_run_together():
+    """A stack of full rows above: each row of it is one task, not one task per pixel."""
+
+    class Above(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, (1, 3), padding=(0, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.conv(nn.functional.pad(x, (0, 0, 1, -1))))
+
+    sampler = pixelfast.compile(Above(), (1, 6, 8), pixelfast.Categorical(4), "signed", backend="reference")
+    assert sorted(len(sites) for _, _, sites in tasks_of(sampler.program))[-5:] == [8] * 5
+    assert len(sampler.program.tasks) <= 7
+
+
+def test_taps_on_rows_above_are_summed_early():
+    """Of a 2x2 window, the two taps on the row above run a row at a time, the two newest with the pixel."""
+    model = nn.Sequential(nn.ZeroPad2d((2, -1, 1, 0)), nn.Conv2d(1, 3, 2), nn.Tanh(), nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(3, 4, 2))
+    sampler = pixelfast.compile(model, (1, 6, 8), pixelfast.Categorical(4), "signed", backend="reference")
+    taps = {index: len(k.contraction.terms) for index, k in enumerate(sampler.program.kernels) if k.contraction}
+    assert sorted(taps.values()) == [2, 2, 2, 2]
+    largest = {index: max(len(s) for _, k, s in tasks_of(sampler.program) if k == index) for index in taps}
+    assert sorted(largest.values())[:2] == [1, 1]
+    assert sorted(largest.values())[2:] >= [7, 7]
+
+
+@pytest.mark.parametrize("name", ["gated", "plus"])
+def test_buffers_are_lines_not_images(name):
+    """Doubling the height adds less than a tenth to what is kept, beyond the image itself."""
+    program = large(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = (1, 32, 16)
+        if name == "gated":
+            model = GatedPixelCNN(shape, levels=4, hidden=4, dilations=(1, 2))
+        else:
+            model = PixelCNNPlusPlus(shape, blocks=1, filters=4, mixtures=1)
+    problem = make_problem(model, None, None, None, None, None)
+    analysis = analyse(problem)
+    taller = pixelfast.sampler.lower_program(*split_early(analysis.graph, analysis.ready), problem).program
+
+    def state(p: Program) -> int:
+        return sum(b.slots * b.channels for b in p.buffers if b.kind == "state")
+
+    assert state(taller) < 1.1 * state(program)
+
+
+def test_flops_are_those_of_one_forward():
+    """Two per weight and position, padding left out."""
+    model = nn.Sequential(MaskedConv("A", 1, 4), nn.ReLU(), nn.Conv2d(4, 4, 1))
+    program = pixelfast.compile(model, (1, 4, 5), pixelfast.Categorical(4), "signed", backend="reference").program
+    above = (4 - 1) * (3 * 5 - 2)
+    left = 4 * (5 - 1)
+    assert program.flops == 2 * 4 * (above + left) + 2 * 4 * 4 * 20
+
+
+def test_programs_are_reproducible():
+    idiom = IDIOMS["two_levels"]
+    one, two = (
+        pixelfast.compile(idiom.build(), backend="reference", **idiom.arguments()).program.fingerprint()
+        for _ in range(2)
+    )
+    assert one == two
+    other = idiom.build()
+    with torch.no_grad():
+        other.head.bias[0] += 1
+    assert pixelfast.compile(other, backend="reference", **idiom.arguments()).program.fingerprint() != one
+
+
+def test_describe_names_buffers_kernels_and_backend():
+    text = compiled("two_stacks").describe()
+    assert "reference" in text and "float64" in text
+    assert "convolution" in text
+
+
+@pytest.mark.parametrize("counts", [[1], [128], [129], [160, 160], [30, 30, 30, 60], [1280], [3] * 100, [127, 2, 500]])
+def test_sums_are_cut_into_blocks_of_at_most_128(counts):
+    blocks = k_blocks(counts)
+    assert [sum(last - first for _, first, last in block) for block in blocks] and all(
+        0 < sum(last - first for _, first, last in block) <= K_BLOCK for block in blocks
+    )
+    covered = [(position, i) for block in blocks for position, first, last in block for i in range(first, last)]
+    assert covered == [(position, i) for position, count in enumerate(counts) for i in range(count)]
+
+
+def test_blocks_of_one_term_are_of_like_size():
+    for count in range(1, 600):
+        sizes = [last - first for block in k_blocks([count]) for _, first, last in block]
+        assert max(sizes) - min(sizes) <= 1 and len(sizes) == -(-count // K_BLOCK)
