@@ -22,7 +22,7 @@ MAX_WINDOW = 64
 
 
 class Builder:
-    def __init__(self, graph: Graph, dtype: type = np.int32) -> None:
+    def __init__(self, graph: Graph, dtype: type[np.signedinteger[Any]] = np.int32) -> None:
         self.graph = graph
         self.space = Space(dtype)
         self.ready: list[np.ndarray] = []
@@ -106,7 +106,8 @@ class Builder:
         for axis in range(codes.ndim):
             if codes.shape[axis] == 1 or codes.strides[axis] == 0:
                 continue
-            line = codes[(*at[:axis], slice(None), *at[axis + 1 :])]
+            where: tuple[Any, ...] = (*at[:axis], slice(None), *at[axis + 1 :])
+            line = codes[where]
             value, site, _ = self.space.decode(line)
             for one in np.unique(value[value >= 0]):
                 seen = site[value == one]
@@ -311,7 +312,12 @@ class Builder:
         return [np.array(members) for members in classes.values()]
 
 
-_PAIRWISE = {"sum": "aten.add.Tensor", "amax": "aten.maximum.default", "amin": "aten.minimum.default", "prod": "aten.mul.Tensor"}
+_PAIRWISE = {
+    "sum": "aten.add.Tensor",
+    "amax": "aten.maximum.default",
+    "amin": "aten.minimum.default",
+    "prod": "aten.mul.Tensor",
+}
 
 
 class _Scalar:

@@ -66,7 +66,9 @@ def check_causality(
         analysis = analyse(problem)
     except CausalityError as error:
         return CausalityReport(False, str(error), error.operation, error.output, error.reads, ())
-    return CausalityReport(True, "causal: no output reads a number sampled later", None, None, None, tuple(analysis.graph.notes))
+    return CausalityReport(
+        True, "causal: no output reads a number sampled later", None, None, None, tuple(analysis.graph.notes)
+    )
 
 
 def analyse(problem: Problem) -> Analysis:
@@ -88,8 +90,8 @@ def analyse(problem: Problem) -> Analysis:
         out = (leak.channel, leak.pixel // width, leak.pixel % width)
         reads = (leak.reads_channel, leak.reads_pixel // width, leak.reads_pixel % width)
         raise CausalityError(
-            f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at channel {reads[0]}, row "
-            f"{reads[1]}, column {reads[2]}, which is sampled later; it comes in at {leak.where}",
+            f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at channel {reads[0]}, "
+            f"row {reads[1]}, column {reads[2]}, which is sampled later; it comes in at {leak.where}",
             leak.where,
             out,
             reads,
@@ -129,9 +131,7 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
     return [(highest[None], alone), (three, together)]
 
 
-def _mixing_error(
-    problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor
-) -> CausalityError:
+def _mixing_error(problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> CausalityError:
     """Names the first operation whose result for image 0 changes with image 1."""
     one = problem.record(torch.stack([first, lowest]), keep=True)
     two = problem.record(torch.stack([first, highest]), keep=True)
@@ -145,8 +145,8 @@ def _mixing_error(
         at = int(change.reshape(len(change), -1).amax(0).argmax())
         position = (0, at // problem.shape[2], at % problem.shape[2])
     return CausalityError(
-        f"images mix across the batch at {where}: the output of image 0 at row {position[1]}, column {position[2]} changes when "
-        "only image 1 does",
+        f"images mix across the batch at {where}: the output of image 0 at row {position[1]}, column {position[2]} changes "
+        "when only image 1 does",
         where,
         position,
         None,
@@ -154,7 +154,7 @@ def _mixing_error(
 
 
 def _mixed(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Results of batches that differ in image 1 only: image 0 changed, or there is no axis of images left and it changed."""
+    """Of two batches that differ in image 1 only: did image 0 change, or a result that has no axis of images left?"""
     if one.shape[:1] == (2,):
         return not torch.equal(one[0], other[0])
     lost = one.ndim > 0 and one.shape[0] % 2 == 1
@@ -175,9 +175,13 @@ def _same_calls(two: Recording, three: Recording) -> None:
                     raise UnsupportedModelError(f"the size of a tensor depends on the image: {mine}")
         for a, b in zip(_numbers(mine), _numbers(its), strict=False):
             if a != b and not (a != a and b != b):
-                raise UnsupportedModelError(f"a number depends on the image: {mine} has {a} for one image and {b} for another")
+                raise UnsupportedModelError(
+                    f"a number depends on the image: {mine} has {a} for one image and {b} for another"
+                )
     if len(two.calls) != len(three.calls):
-        raise UnsupportedModelError("the model does different things for different images or batch sizes: more operations")
+        raise UnsupportedModelError(
+            "the model does different things for different images or batch sizes: more operations"
+        )
     for number, leaf in two.leaves.items():
         twin = three.leaves.get(number)
         if twin is not None and leaf.shape == twin.shape and leaf.numel() < 65536 and not _equal(leaf, twin):
@@ -188,12 +192,18 @@ def _same_arithmetic(single: Recording, batch: Recording) -> None:
     """A single image may be viewed where a batch is copied, and multiplied as a matrix; the rest is the same."""
 
     def arithmetic(recording: Recording) -> list[Any]:
-        return [c for c in recording.calls if c.name == "aten.convolution" or (is_pointwise(c.name) and c.name not in _REPLACED)]
+        return [
+            c
+            for c in recording.calls
+            if c.name == "aten.convolution" or (is_pointwise(c.name) and c.name not in _REPLACED)
+        ]
 
     one, many = arithmetic(single), arithmetic(batch)
     for mine, its in zip(one, many, strict=False):
         if mine.op is not its.op or _numbers(mine) != _numbers(its):
-            raise UnsupportedModelError(f"the model does different things for one image and for a batch: {mine} became {its}")
+            raise UnsupportedModelError(
+                f"the model does different things for one image and for a batch: {mine} became {its}"
+            )
     if len(one) != len(many):
         raise UnsupportedModelError("the model does different things for one image and for a batch: more operations")
 

@@ -17,8 +17,8 @@ KINDS = ("levels", "index", "unit", "signed")
 class InputCode:
     """value = scale * level + offset, or table[c, level].
 
-    `kind`: levels (integers (N, C, H, W)), index (integers (N, H, W)), unit (level / (levels - 1)), signed (2 * unit - 1)
-    or table.
+    `kind`: levels (integers (N, C, H, W)), index (integers (N, H, W)), unit (level / (levels - 1)),
+    signed (2 * unit - 1) or table.
     """
 
     kind: str
@@ -59,6 +59,7 @@ def input_code(kind: Any, levels: int, channels: int) -> InputCode:
     table = torch.as_tensor(kind).detach().to("cpu", torch.float64)
     if table.shape not in ((levels,), (channels, levels)) or not bool(torch.isfinite(table).all()):
         raise ShapeError(
-            f"input is a table of shape {tuple(table.shape)}; it takes finite values of shape ({levels},) or ({channels}, {levels})"
+            f"input is a table of shape {tuple(table.shape)}; it takes finite values of shape ({levels},) or "
+            f"({channels}, {levels})"
         )
     return InputCode("table", levels, 1.0, 0.0, np.array(table.expand(channels, levels).numpy()))

@@ -30,9 +30,7 @@ PATTERN_SHARE = 0.1
 convolution); the taps that other sites miss read zeros."""
 
 
-def lower(
-    schedule: Schedule, scale: float, offset: float, table: np.ndarray | None
-) -> tuple[Program, dict[int, int]]:
+def lower(schedule: Schedule, scale: float, offset: float, table: np.ndarray | None) -> tuple[Program, dict[int, int]]:
     """The program, and the buffer of each value that has one.
 
     `scale`, `offset`, `table`: how a level becomes the model's input (see `program.Input`).
@@ -249,7 +247,7 @@ def _patterns(used: np.ndarray, live: np.ndarray, counts: np.ndarray) -> tuple[t
     kept = [found[:, i] for i in np.flatnonzero(sizes >= PATTERN_SHARE * max(live.sum(), 1))]
     whole = used[:, live].any(axis=1)
     if not any((k == whole).all() for k in kept):
-        kept.append(whole)
+        kept.append(np.asarray(whole))
     kept.sort(key=lambda k: int((k * counts).sum()))
     choice = [next(j for j, k in enumerate(kept) if (k >= found[:, i]).all()) for i in range(found.shape[1])]
     chosen = sorted(set(choice))

@@ -44,15 +44,17 @@ def naive_sample(
     """Draws images by one full forward per pixel (per channel where a number may condition on its pixel's channels).
 
     The same noise and arguments as `Sampler.sample`, whose model arguments are those of `compile`. dtype: compute in
-    torch.float32 or torch.float64 instead of the model's own type. A model that cannot be copied and cast is recorded, and
-    the recording run in that type.
+    torch.float32 or torch.float64 instead of the model's own type. A model that cannot be copied and
+    cast is recorded, and the recording run in that type.
     """
     example = condition if condition is not None else getattr(model, "condition_example", None)
     problem = make_problem(model, shape, likelihood, input, outputs, example)
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
     images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
     size = batch_size or max(n, 1)
-    bar = tqdm(total=n * problem.shape[1], unit="row", delay=1, disable=None if progress is None else not progress, leave=False)
+    bar = tqdm(
+        total=n * problem.shape[1], unit="row", delay=1, disable=None if progress is None else not progress, leave=False
+    )
     with bar:
         for first in range(0, n, size):
             last = min(first + size, n)
@@ -73,7 +75,12 @@ def naive_params(problem: Problem, x: torch.Tensor, condition: Any, dtype: torch
 
 
 def _sample_batch(
-    problem: Problem, request: Request, first: int, last: int, dtype: torch.dtype | None, done: Callable[[int, torch.Tensor], None]
+    problem: Problem,
+    request: Request,
+    first: int,
+    last: int,
+    dtype: torch.dtype | None,
+    done: Callable[[int, torch.Tensor], None],
 ) -> None:
     channels, height, width = problem.shape
     samples = last - first
@@ -97,7 +104,9 @@ def _sample_batch(
             channel, params[:, needs[channel]], pixel, noise, request.temperature, request.mode
         )
         nobody = np.zeros(samples, dtype=bool)
-        check_drawn(drawn, nobody if request.mask is None else request.mask[first:last, channel, y, x], number, problem.shape)
+        check_drawn(
+            drawn, nobody if request.mask is None else request.mask[first:last, channel, y, x], number, problem.shape
+        )
         if request.mask is not None and request.known is not None:
             given = torch.from_numpy(request.mask[first:last, channel, y, x])
             fixed = torch.from_numpy(request.known[first:last, channel, y, x]).to(torch.float64)

@@ -76,10 +76,14 @@ class Problem:
             return None
         leaves, spec = tree_flatten(given)
         if self.condition is None:
-            raise ShapeError("a condition was given, but the model was compiled without one; pass condition= to compile")
+            raise ShapeError(
+                "a condition was given, but the model was compiled without one; pass condition= to compile"
+            )
         example, example_spec = tree_flatten(self.condition)
         if spec != example_spec:
-            raise ShapeError(f"the condition is {_describe(given)}; the model was compiled for {_describe(self.condition)}")
+            raise ShapeError(
+                f"the condition is {_describe(given)}; the model was compiled for {_describe(self.condition)}"
+            )
         rows = []
         for leaf, like in zip(leaves, example, strict=True):
             if not isinstance(like, torch.Tensor):
@@ -90,9 +94,13 @@ class Problem:
                 leaf = leaf[None]
             if leaf.ndim != like.ndim or leaf.shape[1:] != like.shape[1:] or len(leaf) not in (1, samples):
                 wanted = f"({samples}, {', '.join(map(str, like.shape[1:]))}{',' if like.ndim == 1 else ''})"
-                raise ShapeError(f"the condition has a tensor of shape {tuple(leaf.shape)}; {samples} images take {wanted}")
+                raise ShapeError(
+                    f"the condition has a tensor of shape {tuple(leaf.shape)}; {samples} images take {wanted}"
+                )
             if leaf.is_floating_point() != like.is_floating_point():
-                raise ShapeError(f"the condition has a tensor of {leaf.dtype}; the model was compiled with {like.dtype}")
+                raise ShapeError(
+                    f"the condition has a tensor of {leaf.dtype}; the model was compiled with {like.dtype}"
+                )
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 raise ShapeError("the condition holds NaN or infinite numbers; it takes finite ones")
             rows.append(leaf.to(like.dtype).expand(samples, *like.shape[1:]))
@@ -120,14 +128,18 @@ def make_problem(
 ) -> Problem:
     """Fills in what pixelfast's own models know of themselves, and refuses what cannot be."""
     if not callable(model):
-        raise UnsupportedModelError(f"model is {type(model).__name__}; it must be a torch.nn.Module or a function of tensors")
+        raise UnsupportedModelError(
+            f"model is {type(model).__name__}; it must be a torch.nn.Module or a function of tensors"
+        )
     shape = getattr(model, "shape", None) if shape is None else shape
     likelihood = getattr(model, "likelihood", None) if likelihood is None else likelihood
     input = getattr(model, "input", None) if input is None else input
     condition = getattr(model, "condition_example", None) if condition is None else condition
     missing = [n for n, v in (("shape", shape), ("likelihood", likelihood), ("input", input)) if v is None]
     if missing:
-        raise PixelfastError(f"{type(model).__name__} does not say its {', '.join(missing)}; pass {'=, '.join(missing)}=")
+        raise PixelfastError(
+            f"{type(model).__name__} does not say its {', '.join(missing)}; pass {'=, '.join(missing)}="
+        )
     if not isinstance(likelihood, Likelihood):
         raise PixelfastError(f"likelihood is {type(likelihood).__name__}; it must be one of pixelfast's likelihoods")
     try:
@@ -138,11 +150,17 @@ def make_problem(
         raise ShapeError(f"shape is {shape!r}; it must be (channels, height, width), each at least 1")
     if isinstance(model, torch.nn.Module):
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and tensor.numel() and not all(bool(t.isfinite()) for t in torch.aminmax(tensor.detach())):
+            if (
+                tensor.is_floating_point()
+                and tensor.numel()
+                and not all(bool(t.isfinite()) for t in torch.aminmax(tensor.detach()))
+            ):
                 raise PixelfastError(f"the model's {name} holds NaN or infinite numbers; load sound weights")
     if condition is not None:
         leaves, spec = tree_flatten(condition)
-        condition = tree_unflatten([leaf[:1] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf for leaf in leaves], spec)
+        condition = tree_unflatten(
+            [leaf[:1] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf for leaf in leaves], spec
+        )
     full: tuple[int, int, int] = (sizes[0], sizes[1], sizes[2])
     return Problem(model, full, likelihood, input_code(input, likelihood.levels, full[0]), outputs, condition)
 

@@ -113,8 +113,8 @@ class Contraction:
     """register <- bias + sum over the site's active terms of source @ weight.
 
     The order of summation is part of the program: the terms of `patterns[pattern_of_site[site]]` in order; their
-    channels, concatenated, cut by `k_blocks`; each block summed from zero, channel by channel; block sums added in order;
-    then the bias.
+    channels, concatenated, cut by `k_blocks`; each block summed from zero, channel by channel; block sums added in
+    order; then the bias.
     """
 
     register: int
@@ -149,8 +149,8 @@ class Kernel:
 class Input:
     """Where a sampled level goes: channel c into slot `pixel` of buffer `buffers[c]` (one channel wide).
 
-    The value is `scale * level + offset`, or `table[c, level]` when there is a table (then `mode="reference"`, which feeds
-    unrounded levels back, is refused).
+    The value is `scale * level + offset`, or `table[c, level]` when there is a table (then `mode="reference"`, which
+    feeds unrounded levels back, is refused).
     """
 
     buffers: tuple[int | None, ...]

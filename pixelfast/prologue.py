@@ -9,7 +9,9 @@ from .replay import float_kind, replay_call
 from .simplify import Prologue
 
 
-def run_prologue(prologue: Prologue, tensors: list[torch.Tensor], sizes: dict[int, tuple[int, int]]) -> dict[int, np.ndarray]:
+def run_prologue(
+    prologue: Prologue, tensors: list[torch.Tensor], sizes: dict[int, tuple[int, int]]
+) -> dict[int, np.ndarray]:
     """Values (sites, channels) in float64 that the program reads, for one image.
 
     tensors: the condition's tensors with a leading axis of 1. sizes: (sites, channels) of each captured value.
@@ -24,7 +26,9 @@ def run_prologue(prologue: Prologue, tensors: list[torch.Tensor], sizes: dict[in
         torch.set_num_threads(threads)
 
 
-def _replay(prologue: Prologue, tensors: list[torch.Tensor], sizes: dict[int, tuple[int, int]]) -> dict[int, np.ndarray]:
+def _replay(
+    prologue: Prologue, tensors: list[torch.Tensor], sizes: dict[int, tuple[int, int]]
+) -> dict[int, np.ndarray]:
     flats: dict[int, torch.Tensor] = {}
     for name, ref in prologue.inputs.items():
         if name != "x":

@@ -1,12 +1,14 @@
 """Where every element of a tensor comes from: codes, and their reading as sources.
 
-Each element of each value has a number, its *code*: the value's base + site * channels + channel. Code 0 is the constant
-zero. A structural operation (pad, slice, cat, permute, shuffle) is run on codes instead of numbers, so that any mix of
+Each element of each value has a number, its *code*: the value's base + site * channels + channel. Code 0 is the
+constant zero. A structural operation (pad, slice, cat, permute, shuffle) is run on codes instead of numbers, so that any mix of
 them is understood without a rule for each. `Space.sources` turns a (channels, sites) matrix of codes back into a few
 `ir.Source`s.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from .ir import Source
 
 
 def distinct_columns(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a boolean (rows, columns) matrix: its distinct columns, which of them each column is, and how many are alike."""
+    """Distinct columns of a boolean (rows, columns) matrix, which of them each column is, and how many are alike."""
     if len(rows) > 62:
         found, which, counts = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
         return found, which.reshape(-1), counts
@@ -26,8 +28,9 @@ def distinct_columns(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 class Space:
     """The numbering of all elements of all values."""
 
-    def __init__(self, dtype: type = np.int32) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: type[np.signedinteger[Any]] = np.int32) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._largest = int(np.iinfo(dtype).max)
         self.bases: list[int] = []
         self.channels: list[int] = []
         self._next = 1
@@ -40,7 +43,7 @@ class Space:
         self.channels.append(channels)
         self._next += sites * channels
         self._bases_array = None
-        if self._next > np.iinfo(self.dtype).max:
+        if self._next > self._largest:
             raise OverflowError("the codes of this graph do not fit their integer type")
         return base
 
@@ -79,9 +82,9 @@ class Space:
     def _of_value(self, codes: np.ndarray, columns: np.ndarray, value: int) -> list[tuple[np.ndarray, Source]]:
         base, channels = self.bases[value], self.channels[value]
         part = codes if len(columns) == len(codes) else codes[columns]
-        if part.min(where=part != 0, initial=np.iinfo(self.dtype).max) < base:
+        if part.min(where=part != 0, initial=self._largest) < base:
             return self._mixed(codes, columns)
-        found = []
+        found: list[tuple[np.ndarray, Source]] = []
         while len(columns):
             first = part[0]
             at = int(first.argmax())

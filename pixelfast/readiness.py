@@ -64,7 +64,9 @@ def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: i
             key=lambda item: int(ready[item[0].value][item[1]]),
         )
         value, site = latest.value, at
-    return Leak(channel, pixel, graph.inputs.index(value), site, _blame(graph, ready, path), tuple(n.where for n in path))
+    return Leak(
+        channel, pixel, graph.inputs.index(value), site, _blame(graph, ready, path), tuple(n.where for n in path)
+    )
 
 
 def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[Any]) -> str:

@@ -47,7 +47,11 @@ class Replay:
             number: leaf.detach().cpu().to(float_kind(leaf.dtype, dtype)) for number, leaf in recording.leaves.items()
         }
         written = {
-            a.storage for call in recording.calls if call.op._schema.is_mutable for a in leaves_of(call.args) if isinstance(a, Ref)
+            a.storage
+            for call in recording.calls
+            if call.op._schema.is_mutable
+            for a in leaves_of(call.args)
+            if isinstance(a, Ref)
         }
         self._written = written
 
@@ -64,5 +68,7 @@ class Replay:
             for call in recording.calls:
                 replay_call(call, flats, recording.numel, self.dtype)
         if not isinstance(recording.output, Ref):
-            raise UnsupportedModelError(f"the model returned {type(recording.output).__name__}; give `outputs` to pick the parameters")
+            raise UnsupportedModelError(
+                f"the model returned {type(recording.output).__name__}; give `outputs` to pick the parameters"
+            )
         return recording.output.of(flats[recording.output.storage])

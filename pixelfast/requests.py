@@ -65,9 +65,11 @@ def _whole(name: str, value: Any, lowest: int, highest: int) -> int:
 
 
 def _ids(sample_ids: Sequence[int], n: int) -> np.ndarray:
-    ids = np.asarray(sample_ids.cpu() if isinstance(sample_ids, torch.Tensor) else sample_ids)
+    ids = torch.as_tensor(sample_ids).cpu().numpy() if len(sample_ids) else np.zeros(0, dtype=np.int64)
     if ids.shape != (n,) or (n and (ids.dtype.kind not in "iu" or int(ids.min()) < 0 or int(ids.max()) >= 2**32)):
-        raise ShapeError(f"sample_ids must be {n} whole numbers from 0 to 2**32 - 1; got {ids.dtype} of shape {ids.shape}")
+        raise ShapeError(
+            f"sample_ids must be {n} whole numbers from 0 to 2**32 - 1; got {ids.dtype} of shape {ids.shape}"
+        )
     return ids.astype(np.uint64)
 
 

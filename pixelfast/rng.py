@@ -52,9 +52,7 @@ def philox4x32(counter: npt.NDArray[np.uint32], key: npt.NDArray[np.uint32]) -> 
         ShapeError: another shape or dtype.
     """
     if counter.dtype != np.uint32 or counter.ndim < 1 or counter.shape[-1] != 4:
-        raise ShapeError(
-            f"philox4x32 got a counter of {counter.dtype} {counter.shape}; it takes uint32 (..., 4)"
-        )
+        raise ShapeError(f"philox4x32 got a counter of {counter.dtype} {counter.shape}; it takes uint32 (..., 4)")
     if key.dtype != np.uint32 or key.shape != (2,):
         raise ShapeError(f"philox4x32 got a key of {key.dtype} {key.shape}; it takes uint32 (2,)")
     c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
@@ -94,9 +92,7 @@ def words(
     return result.reshape(ids.shape[0], positions.shape[1], 4 * blocks.shape[2])[:, :, :draws]
 
 
-def uniforms(
-    seed: int, sample_ids: Integers, numbers: Integers, draws: int, stream: int = PIXELS
-) -> torch.Tensor:
+def uniforms(seed: int, sample_ids: Integers, numbers: Integers, draws: int, stream: int = PIXELS) -> torch.Tensor:
     """The words of `words` as uniforms u = (word + 0.5) * 2**-32.
 
     Both u and 1 - u are exact in float64, and neither is ever 0 or 1.
@@ -152,7 +148,5 @@ def _checked_array(name: str, values: Integers) -> npt.NDArray[np.uint64]:
             f"it must be a one-dimensional list of integers from 0 to {_MASK}"
         )
     if int(array.min()) < 0 or int(array.max()) > _MASK:
-        raise ShapeError(
-            f"{name} has values from {array.min()} to {array.max()}; they must be from 0 to {_MASK}"
-        )
+        raise ShapeError(f"{name} has values from {array.min()} to {array.max()}; they must be from 0 to {_MASK}")
     return array.astype(np.uint64)

@@ -87,7 +87,13 @@ def compile(
     lowered = lower_program(graph, ready, problem)
     chosen, refused = choose(backend, lowered.program, problem.likelihood, dtype)
     sampler = Sampler(
-        problem, analysis, lowered, chosen(lowered.program, problem.likelihood, dtype), refused, dtype, torch.device(device or "cpu")
+        problem,
+        analysis,
+        lowered,
+        chosen(lowered.program, problem.likelihood, dtype),
+        refused,
+        dtype,
+        torch.device(device or "cpu"),
     )
     sampler._check_itself()
     sampler.compile_seconds = time.perf_counter() - started
@@ -161,13 +167,15 @@ class Sampler:
             condition: as compiled, with n rows or one row for all.
             temperature: logits / T, scales * T; 0 is the mode.
             mode: "exact", or "reference": the published PixelCNN++ sampler, which feeds unrounded values back.
-            known, mask: integers (N, C, H, W) that are given where the boolean mask is true; both broadcast. The rest is
-                sampled given what precedes it in order, with the noise it would have had anyway.
+            known, mask: integers (N, C, H, W) that are given where the boolean mask is true; both broadcast. The
+                rest is sampled given what precedes it in order, with the noise it would have had anyway.
             batch_size: images at a time; default chosen by memory. It does not change any image.
             progress: show a bar; default only on a terminal and after a second.
             on_row: called with (row, images so far) after each image row.
         """
-        request = check_request(self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
+        request = check_request(
+            self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size
+        )
         out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
         bar = _bar(progress, n * self.shape[1])
 
@@ -183,7 +191,9 @@ class Sampler:
         started = time.perf_counter()
         with bar:
             for first, last in self._batches(request):
-                out[first:last] = torch.from_numpy(self._run(request, first, last, row_done(first)).images).to(out.dtype)
+                out[first:last] = torch.from_numpy(self._run(request, first, last, row_done(first)).images).to(
+                    out.dtype
+                )
         self._note(n, time.perf_counter() - started)
         return out.to(self.device)
 
@@ -219,7 +229,9 @@ class Sampler:
     def _images(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.as_tensor(x).cpu()
         if x.is_floating_point() or x.dtype == torch.bool or x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ShapeError(f"x is {x.dtype} {tuple(x.shape)}; it takes integers of shape (N, {', '.join(map(str, self.shape))})")
+            raise ShapeError(
+                f"x is {x.dtype} {tuple(x.shape)}; it takes integers of shape (N, {', '.join(map(str, self.shape))})"
+            )
         return x.to(torch.int64)
 
     def _batches(self, request: Request) -> list[tuple[int, int]]:
@@ -228,7 +240,15 @@ class Sampler:
             size = max(1, min(LARGEST_BATCH, BATCH_BYTES // max(1, self.program.bytes_per_image())))
         return [(first, min(first + size, request.samples)) for first in range(0, request.samples, size)]
 
-    def _run(self, request: Request, first: int, last: int, on_row: Any = None, collect: bool = False, until: int | None = None) -> Any:
+    def _run(
+        self,
+        request: Request,
+        first: int,
+        last: int,
+        on_row: Any = None,
+        collect: bool = False,
+        until: int | None = None,
+    ) -> Any:
         part = slice(first, last)
         return self.backend.run(
             samples=last - first,
@@ -257,13 +277,17 @@ class Sampler:
             try:
                 images.append(run_prologue(self._analysis.prologue, [t[i : i + 1].cpu() for t in rows], sizes))
             except (IndexError, RuntimeError) as error:
-                raise ShapeError(f"the condition of image {i} is refused by the model: {str(error).splitlines()[0]}") from error
+                raise ShapeError(
+                    f"the condition of image {i} is refused by the model: {str(error).splitlines()[0]}"
+                ) from error
         return [(b, np.stack([image[v] for image in images])) for v, b in buffers.items()]
 
     def _collect(self, request: Request, first: int, last: int, until: int | None = None) -> torch.Tensor:
         result = self._run(request, first, last, collect=True, until=until)
         channels, height, width = self.shape
-        out = torch.full((last - first, self.likelihood.parameters(channels), height * width), torch.nan, dtype=self.dtype)
+        out = torch.full(
+            (last - first, self.likelihood.parameters(channels), height * width), torch.nan, dtype=self.dtype
+        )
         for needed, values in zip(self.likelihood.needs(channels), result.params, strict=True):
             done = values.shape[1]
             out[:, needed, :done] = torch.from_numpy(np.ascontiguousarray(values)).transpose(1, 2).to(self.dtype)
@@ -306,8 +330,8 @@ class Sampler:
             if bool(missing.any()) or float(error.max()) > 2e-3 * max(scale, 1e-3):
                 where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
                 raise UnsupportedModelError(
-                    f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} at row "
-                    f"{where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
+                    f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} at "
+                    f"row {where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
                 )
         self.stats = None
 

@@ -1,4 +1,4 @@
-"""When everything is computed: fuses nodes into kernels, gives every site of every kernel a step, and every value slots.
+"""When everything is computed: fuses nodes into kernels, gives each of their sites a step, and each value slots.
 
 Each site is computed at the step that first needs it, together with all sites of the same kernel that are ready by then
 and needed within one image row. Computing as soon as possible instead would read the weights many more times.
@@ -156,7 +156,8 @@ def _allocate(
     slots: dict[int, np.ndarray] = {}
     count: dict[int, int] = {}
     last_of_output = {
-        value: np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel for channel, value in enumerate(graph.outputs)
+        value: np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
+        for channel, value in enumerate(graph.outputs)
     }
     for value in {*readers, *graph.outputs} & set(group_of):
         group = groups[group_of[value]]

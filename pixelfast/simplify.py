@@ -24,8 +24,12 @@ from .trace import Call, Recording, Ref, leaves_of, map_leaves
 
 def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
     """The tensor, as it lies, is the whole storage."""
-    whole = content.is_contiguous() and ref.offset == 0 and content.numel() == numel and tuple(content.shape) == ref.size
-    same = content.stride() == ref.stride or all(s == 1 or a == b for s, a, b in zip(ref.size, content.stride(), ref.stride, strict=True))
+    whole = (
+        content.is_contiguous() and ref.offset == 0 and content.numel() == numel and tuple(content.shape) == ref.size
+    )
+    same = content.stride() == ref.stride or all(
+        s == 1 or a == b for s, a, b in zip(ref.size, content.stride(), ref.stride, strict=True)
+    )
     return whole and same and content.untyped_storage().nbytes() == numel * content.element_size()
 
 
@@ -217,7 +221,13 @@ class Simplifier:
         result = call.op(*args, **kwargs)
         if call.op._schema.is_mutable:
             return
-        if call.name in ("aten.empty", "aten.empty_like", "aten.new_empty", "aten.empty_strided", "aten.new_empty_strided"):
+        if call.name in (
+            "aten.empty",
+            "aten.empty_like",
+            "aten.new_empty",
+            "aten.empty_strided",
+            "aten.new_empty_strided",
+        ):
             result = torch.zeros_like(result)
         flat = leaves_of(result)
         for output, value in zip(call.outputs, flat, strict=True):
@@ -262,13 +272,15 @@ class Simplifier:
         output = self.recording.output
         self.builder.where = "output"
         if not isinstance(output, Ref):
-            raise UnsupportedModelError(f"the model returned {type(output).__name__}; give `outputs` to pick the parameters")
+            raise UnsupportedModelError(
+                f"the model returned {type(output).__name__}; give `outputs` to pick the parameters"
+            )
         content = self.read(output)
         if isinstance(content, Opaque):
             channels, height, width = self.graph.shape
             raise CausalityError(
-                f"{content.where} {content.reason}: the output at channel 0, row 0, column 0 reads the whole input, up to "
-                f"channel {channels - 1}, row {height - 1}, column {width - 1}",
+                f"{content.where} {content.reason}: the output at channel 0, row 0, column 0 reads the whole input, "
+                f"up to channel {channels - 1}, row {height - 1}, column {width - 1}",
                 content.where,
                 (0, 0, 0),
                 (channels - 1, height - 1, width - 1),

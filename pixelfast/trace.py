@@ -1,4 +1,4 @@
-"""Records what an eager model does: every ATen operation on real tensors, with its storages, strides and source line."""
+"""Records what an eager model does: every ATen operation, with its storages, strides and source line."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class Recorder(TorchDispatchMode):
         """`made`: the tensor comes out of a call; otherwise a storage not seen before is a leaf."""
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise UnsupportedModelError(
-                f"{self._op} ({self._where()}) takes or gives a tensor of {tensor.dtype}, {tensor.layout}; only dense real "
-                "tensors are supported"
+                f"{self._op} ({self._where()}) takes or gives a tensor of {tensor.dtype}, {tensor.layout}; only "
+                "dense real tensors are supported"
             )
         storage = tensor.untyped_storage()
         number = self._numbers.get(storage._cdata)
@@ -122,9 +122,9 @@ class Recorder(TorchDispatchMode):
             self._alive.append(StorageWeakRef(storage))
             self.numel[number] = storage.nbytes() // tensor.element_size()
             if not made:
-                flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)  # type: ignore[call-overload]
+                flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
                 self.leaves[number] = self._leaf_tensors[number] = flat
-        return Ref(number, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+        return Ref(number, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -200,7 +200,10 @@ def record(
     with torch.inference_mode(False), unchanged(module), torch.no_grad(), _plain_operations():
         recorder = Recorder(module, keep)
         x = x.clone(memory_format=torch.contiguous_format)
-        leaves = [leaf.clone(memory_format=torch.contiguous_format) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        leaves = [
+            leaf.clone(memory_format=torch.contiguous_format) if isinstance(leaf, torch.Tensor) else leaf
+            for leaf in leaves
+        ]
         inputs = {"x": recorder.ref(x, True)}
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):
@@ -218,7 +221,7 @@ def record(
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"the model's forward failed on an input of shape {tuple(x.shape)} and {x.dtype} ({_raised_at(error)}): "
+                f"the model's forward failed on an input of shape {tuple(x.shape)}, {x.dtype} ({_raised_at(error)}): "
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from error
         finally:

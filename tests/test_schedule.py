@@ -127,19 +127,20 @@ def test_rows_that_are_ready_run_together():
             return torch.tanh(self.conv(nn.functional.pad(x, (0, 0, 1, -1))))
 
     sampler = pixelfast.compile(Above(), (1, 6, 8), pixelfast.Categorical(4), "signed", backend="reference")
-    assert sorted(len(sites) for _, _, sites in tasks_of(sampler.program))[-5:] == [8] * 5
-    assert len(sampler.program.tasks) <= 7
+    assert {len(sites) for _, _, sites in tasks_of(sampler.program)} == {8}
 
 
 def test_taps_on_rows_above_are_summed_early():
     """Of a 2x2 window, the two taps on the row above run a row at a time, the two newest with the pixel."""
-    model = nn.Sequential(nn.ZeroPad2d((2, -1, 1, 0)), nn.Conv2d(1, 3, 2), nn.Tanh(), nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(3, 4, 2))
+    model = nn.Sequential(
+        nn.ZeroPad2d((2, -1, 1, 0)), nn.Conv2d(1, 3, 2), nn.Tanh(), nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(3, 4, 2)
+    )
     sampler = pixelfast.compile(model, (1, 6, 8), pixelfast.Categorical(4), "signed", backend="reference")
     taps = {index: len(k.contraction.terms) for index, k in enumerate(sampler.program.kernels) if k.contraction}
     assert sorted(taps.values()) == [2, 2, 2, 2]
-    largest = {index: max(len(s) for _, k, s in tasks_of(sampler.program) if k == index) for index in taps}
-    assert sorted(largest.values())[:2] == [1, 1]
-    assert sorted(largest.values())[2:] >= [7, 7]
+    count = Counter(kernel for _, kernel, _ in tasks_of(sampler.program))
+    assert sorted(count[kernel] for kernel in taps)[:2] == [6, 6], "one task a row"
+    assert min(sorted(count[kernel] for kernel in taps)[2:]) > 40, "one task a pixel"
 
 
 @pytest.mark.parametrize("name", ["gated", "plus"])

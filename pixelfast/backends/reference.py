@@ -94,7 +94,7 @@ class ReferenceBackend:
         return Result(images, params_out, {"isa": "torch"})
 
     def _fresh_buffers(self, samples: int, conditions: Sequence[tuple[int, np.ndarray]]) -> list[torch.Tensor]:
-        """(N, slots + 1, channels) each; the last row stays zero, which is what slot -1 reads. Unwritten slots are NaN."""
+        """(N, slots + 1, channels) each. The last row stays zero: slot -1 reads it. Unwritten slots are NaN."""
         buffers = []
         for i, b in enumerate(self.program.buffers):
             if i in self._constants:
@@ -138,7 +138,9 @@ class _Runner:
         samples = next((b.shape[0] for b in buffers), 1)
         registers: dict[int, torch.Tensor] = {}
         if self.kernel.contraction is not None:
-            registers[self.kernel.contraction.register] = self._contract(self.kernel.contraction, buffers, sites, samples)
+            registers[self.kernel.contraction.register] = self._contract(
+                self.kernel.contraction, buffers, sites, samples
+            )
         for load in self.kernel.loads:
             source = buffers[load.buffer]
             at = torch.zeros_like(sites) if load.table is None else self.tables[load.table][sites]
@@ -153,10 +155,14 @@ class _Runner:
                 width = self.kernel.registers[instruction.register]
                 registers[instruction.register] = torch.empty(samples, len(sites), width, dtype=self.dtype)
             target = registers[instruction.register]
-            target[:, :, instruction.start : instruction.start + instruction.width] = self._compute(instruction, registers)
+            target[:, :, instruction.start : instruction.start + instruction.width] = self._compute(
+                instruction, registers
+            )
         for store in self.kernel.stores:
             rows = registers[store.register][:, :, store.start : store.start + store.count]
-            buffers[store.buffer][:, self.tables[store.table][sites], store.channel : store.channel + store.count] = rows
+            buffers[store.buffer][:, self.tables[store.table][sites], store.channel : store.channel + store.count] = (
+                rows
+            )
 
     def _contract(
         self, contraction: Contraction, buffers: list[torch.Tensor], sites: torch.Tensor, samples: int

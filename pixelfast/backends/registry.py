@@ -23,12 +23,12 @@ def backend_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f".{module}", __package__), attribute)
     except ImportError as error:
-        raise BackendError(f"backend {name!r} cannot be loaded: {error}; reinstall pixelfast with a C++ compiler") from error
+        raise BackendError(
+            f"backend {name!r} cannot be loaded: {error}; reinstall pixelfast with a C++ compiler"
+        ) from error
 
 
-def choose(
-    name: str, program: Program, likelihood: Likelihood, dtype: torch.dtype
-) -> tuple[Any, dict[str, list[str]]]:
+def choose(name: str, program: Program, likelihood: Likelihood, dtype: torch.dtype) -> tuple[Any, dict[str, list[str]]]:
     """The backend class, and why better ones were passed over. A backend named explicitly never falls back."""
     refused: dict[str, list[str]] = {}
     for candidate in ORDER if name == "auto" else (name,):

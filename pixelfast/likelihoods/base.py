@@ -192,8 +192,8 @@ def check_drawn(drawn: torch.Tensor, given: npt.NDArray[np.bool_], number: int, 
         row, column = divmod(pixel, shape[2])
         image = int(bad.nonzero()[0])
         raise PixelfastError(
-            f"the parameters of image {image} at channel {channel}, row {row}, column {column} are NaN or leave no level "
-            "possible; check the model's weights and its condition"
+            f"the parameters of image {image} at channel {channel}, row {row}, column {column} are NaN or leave no "
+            "level possible; check the model's weights and its condition"
         )
 
 

@@ -32,8 +32,8 @@ class Opaque:
 _CREATION = {
     f"aten.{name}"
     for name in (
-        "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided zeros ones full "
-        "empty empty_strided arange eye linspace scalar_tensor"
+        "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided zeros ones "
+        "full empty empty_strided arange eye linspace scalar_tensor"
     ).split()
 }
 

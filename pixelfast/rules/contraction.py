@@ -166,7 +166,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.mm": _mm,
     "aten.addmm": _addmm,
     "aten.bmm": _bmm,
-    "aten.baddbmm": lambda builder, call, bias, a, b, beta=1, alpha=1: _addmm_batched(builder, call, bias, a, b, beta, alpha),
+    "aten.baddbmm": lambda builder, call, bias, a, b, beta=1, alpha=1: _addmm_batched(
+        builder, call, bias, a, b, beta, alpha
+    ),
     "aten.mv": _mv,
     "aten.embedding": _embedding,
 }

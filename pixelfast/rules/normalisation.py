@@ -68,7 +68,9 @@ def _group_norm(
 
 def _glu(builder: Any, call: Any, x: Codes, dim: int = -1) -> Codes:
     first, second = np.split(x.array, 2, axis=dim)
-    return Codes(builder.pointwise("aten.mul.Tensor", [first, builder.pointwise("aten.sigmoid.default", [second])]), x.dtype)
+    return Codes(
+        builder.pointwise("aten.mul.Tensor", [first, builder.pointwise("aten.sigmoid.default", [second])]), x.dtype
+    )
 
 
 RULES: dict[str, Callable[..., Any]] = {

@@ -10,7 +10,12 @@ import torch
 
 from .common import Codes, as_codes, operand
 
-_LOGICAL = {"bitwise_not": "logical_not", "bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor"}
+_LOGICAL = {
+    "bitwise_not": "logical_not",
+    "bitwise_and": "logical_and",
+    "bitwise_or": "logical_or",
+    "bitwise_xor": "logical_xor",
+}
 
 
 def _pointwise(builder: Any, call: Any, name: str, args: Any, kwargs: Any) -> Codes:
@@ -89,7 +94,9 @@ def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1) -> Codes:
 def _log_sigmoid(builder: Any, call: Any, x: Codes) -> Any:
     """-softplus(-x), and a buffer that only the backward pass reads."""
     negative = builder.pointwise("aten.neg.default", [x.array])
-    return [Codes(builder.pointwise("aten.neg.default", [builder.pointwise("aten.softplus.default", [negative])]), x.dtype)]
+    return [
+        Codes(builder.pointwise("aten.neg.default", [builder.pointwise("aten.softplus.default", [negative])]), x.dtype)
+    ]
 
 
 def _prelu(builder: Any, call: Any, x: Codes, weight: Any) -> Codes:

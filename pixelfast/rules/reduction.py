@@ -37,14 +37,18 @@ def _mean(builder: Any, call: Any, x: Codes, dims: Any = None, keepdim: bool = F
     codes = builder.reduce("sum", x.array, axes, keepdim)
     if codes is None:
         return _opaque(call)
-    return Codes(builder.pointwise("aten.mul.Tensor", [codes, 1.0 / math.prod(x.array.shape[a] for a in axes)]), x.dtype)
+    return Codes(
+        builder.pointwise("aten.mul.Tensor", [codes, 1.0 / math.prod(x.array.shape[a] for a in axes)]), x.dtype
+    )
 
 
 def _extreme(op: str) -> Callable[..., Any]:
     def rule(builder: Any, call: Any, x: Codes, *rest: Any) -> Any:
         if rest and isinstance(rest[0], (Codes, torch.Tensor)):
             name = "aten.maximum.default" if op == "amax" else "aten.minimum.default"
-            return Codes(builder.pointwise(name, [x.array, rest[0].array if isinstance(rest[0], Codes) else rest[0]]), x.dtype)
+            return Codes(
+                builder.pointwise(name, [x.array, rest[0].array if isinstance(rest[0], Codes) else rest[0]]), x.dtype
+            )
         dims, keepdim = (rest[0] if rest else None), (rest[1] if len(rest) > 1 else False)
         codes = builder.reduce(op, x.array, _axes(x, dims), keepdim)
         if codes is None:
@@ -59,7 +63,7 @@ def _unsupported_number(builder: Any, call: Any, x: Codes, *_: Any, **__: Any) -
     return [Opaque(str(call), "reads numbers of the whole image")] * len(call.outputs)
 
 
-def _softmax(builder: Any, call: Any, x: Codes, dim: int, *_: Any) -> Any:
+def _softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     parts = softmax_parts(builder, x.array, dim)
     if parts is None:
         return _opaque(call)
@@ -67,12 +71,14 @@ def _softmax(builder: Any, call: Any, x: Codes, dim: int, *_: Any) -> Any:
     return Codes(builder.pointwise("aten.div.Tensor", [raised, total]), x.dtype)
 
 
-def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *_: Any) -> Any:
+def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     parts = softmax_parts(builder, x.array, dim)
     if parts is None:
         return _opaque(call)
     shifted, _, total = parts
-    return Codes(builder.pointwise("aten.sub.Tensor", [shifted, builder.pointwise("aten.log.default", [total])]), x.dtype)
+    return Codes(
+        builder.pointwise("aten.sub.Tensor", [shifted, builder.pointwise("aten.log.default", [total])]), x.dtype
+    )
 
 
 def softmax_parts(builder: Any, codes: Array, dim: int) -> tuple[Array, Array, Array] | None:
@@ -132,7 +138,9 @@ def _norm(builder: Any, call: Any, x: Codes, ord: Any = 2, dims: Any = None, kee
     return _opaque(call) if total is None else Codes(builder.pointwise("aten.sqrt.default", [total]), x.dtype)
 
 
-def _windows(x: Codes, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, fill: int) -> list[Array]:
+def _windows(
+    x: Codes, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, fill: int
+) -> list[Array]:
     """The codes of each tap of a 2-D pooling window."""
     if ceil_mode:
         raise NotImplementedError("pooling with ceil_mode=True")
@@ -158,7 +166,14 @@ def _pair(x: Any) -> tuple[int, int]:
 
 
 def _max_pool(
-    builder: Any, call: Any, x: Codes, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    builder: Any,
+    call: Any,
+    x: Codes,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
 ) -> Any:
     lowest = int(builder.constant(np.array(-math.inf)))
     taps = _windows(x, kernel, stride, padding, dilation, ceil_mode, lowest)

@@ -76,7 +76,7 @@ def _clone(builder: Any, call: Any, x: Codes, **_: Any) -> Codes:
 
 
 def _to_copy(builder: Any, call: Any, x: Codes, dtype: torch.dtype | None = None, **_: Any) -> Codes:
-    """Casts between float types are dropped; a cast to integers truncates, a cast to bool asks whether it is not zero."""
+    """Casts between float types are dropped; to integers truncates; to bool asks whether a number is not zero."""
     if dtype is None or dtype == x.dtype or not x.dtype.is_floating_point:
         if dtype == torch.bool and x.dtype != torch.bool:
             return Codes(builder.pointwise("aten.ne.Scalar", [x.array, 0]), torch.bool)
@@ -153,8 +153,9 @@ def _scatter(builder: Any, call: Any, x: Any, dim: int, index: Any, source: Any,
 
 _MOVES = (
     "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d "
-    "_upsample_nearest_exact2d reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col slice_scatter "
-    "select_scatter diag_embed view_copy slice_copy permute_copy expand_copy narrow_copy split_with_sizes_copy unfold_copy rot90"
+    "_upsample_nearest_exact2d reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col "
+    "slice_scatter select_scatter diag_embed view_copy slice_copy permute_copy expand_copy narrow_copy "
+    "split_with_sizes_copy unfold_copy rot90"
 ).split()
 
 RULES: dict[str, Callable[..., Any]] = {
