@@ -6,6 +6,7 @@ Codes have the shape of the tensor they describe. Each builder decides which of 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -344,7 +345,7 @@ def _runs(column_sets: list[np.ndarray], channels: int) -> list[tuple[int, int]]
     member = np.stack([np.isin(np.arange(channels), columns) for columns in column_sets])
     change = np.flatnonzero((member[:, 1:] != member[:, :-1]).any(axis=0)) + 1
     edges = [0, *change.tolist(), channels]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if member[:, a].any()]
+    return [(a, b) for a, b in itertools.pairwise(edges) if member[:, a].any()]
 
 
 def evaluate(op: str, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:

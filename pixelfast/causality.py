@@ -90,8 +90,8 @@ def analyse(problem: Problem) -> Analysis:
         out = (leak.channel, leak.pixel // width, leak.pixel % width)
         reads = (leak.reads_channel, leak.reads_pixel // width, leak.reads_pixel % width)
         raise CausalityError(
-            f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at channel {reads[0]}, "
-            f"row {reads[1]}, column {reads[2]}, which is sampled later; it comes in at {leak.where}",
+            f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at "
+            f"channel {reads[0]}, row {reads[1]}, column {reads[2]}, which is sampled later; it comes in at {leak.where}",
             leak.where,
             out,
             reads,
@@ -145,8 +145,8 @@ def _mixing_error(problem: Problem, first: torch.Tensor, lowest: torch.Tensor, h
         at = int(change.reshape(len(change), -1).amax(0).argmax())
         position = (0, at // problem.shape[2], at % problem.shape[2])
     return CausalityError(
-        f"images mix across the batch at {where}: the output of image 0 at row {position[1]}, column {position[2]} changes "
-        "when only image 1 does",
+        f"images mix across the batch at {where}: the output of image 0 at row {position[1]}, column {position[2]} "
+        "changes when only image 1 does",
         where,
         position,
         None,

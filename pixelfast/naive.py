@@ -82,7 +82,7 @@ def _sample_batch(
     dtype: torch.dtype | None,
     done: Callable[[int, torch.Tensor], None],
 ) -> None:
-    channels, height, width = problem.shape
+    channels, _, width = problem.shape
     samples = last - first
     levels = torch.zeros((samples, *problem.shape), dtype=torch.float64)
     leaves, spec = tree_flatten(request.condition)

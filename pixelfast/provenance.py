@@ -1,9 +1,9 @@
 """Where every element of a tensor comes from: codes, and their reading as sources.
 
 Each element of each value has a number, its *code*: the value's base + site * channels + channel. Code 0 is the
-constant zero. A structural operation (pad, slice, cat, permute, shuffle) is run on codes instead of numbers, so that any mix of
-them is understood without a rule for each. `Space.sources` turns a (channels, sites) matrix of codes back into a few
-`ir.Source`s.
+constant zero. A structural operation (pad, slice, cat, permute, shuffle) is run on codes instead of numbers, so that
+any mix of them is understood without a rule for each. `Space.sources` turns a (channels, sites) matrix of codes back
+into a few `ir.Source`s.
 """
 
 from __future__ import annotations

@@ -330,8 +330,8 @@ class Sampler:
             if bool(missing.any()) or float(error.max()) > 2e-3 * max(scale, 1e-3):
                 where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
                 raise UnsupportedModelError(
-                    f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} at "
-                    f"row {where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
+                    f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} "
+                    f"at row {where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
                 )
         self.stats = None
 

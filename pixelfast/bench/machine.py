@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,21 @@ class Machine:
     flops: float
     cache_bandwidth: float
     memory_bandwidth: float
+
+    def best(self, other: Machine) -> Machine:
+        """The higher of each rate of two measurements: what else runs on a machine only ever lowers them."""
+        return replace(
+            self,
+            flops=max(self.flops, other.flops),
+            cache_bandwidth=max(self.cache_bandwidth, other.cache_bandwidth),
+            memory_bandwidth=max(self.memory_bandwidth, other.memory_bandwidth),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}, {self.threads} threads: {self.flops / 1e9:.0f} GFLOP/s float32, "
+            f"{self.cache_bandwidth / 1e9:.0f} GB/s from cache, {self.memory_bandwidth / 1e9:.0f} GB/s from memory"
+        )
 
 
 def measure() -> Machine:

@@ -37,34 +37,32 @@ class Measurement:
     ratio: float
 
 
-def measure(
-    sampler: Sampler,
-    problem: Problem,
-    batch: int,
-    repeats: int,
-    machine: Machine,
-    weight_bytes: float,
-    naive: Naive,
-    *,
-    progress: bool = False,
-) -> Measurement:
-    """Sample `batch` images `repeats` times, each time other ones. The caller warms the sampler up."""
+def time_batch(sampler: Sampler, problem: Problem, batch: int, repeats: int, *, progress: bool = False) -> list[float]:
+    """Seconds of sampling `batch` images `repeats` times, each time other ones. The caller warms up."""
     condition = problem.batch_condition(None, batch)
     seconds = []
     for seed in range(repeats):
         sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress)
         assert sampler.stats is not None
         seconds.append(sampler.stats.seconds)
+    return seconds
+
+
+def measurement(
+    sampler: Sampler, batch: int, seconds: list[float], naive: Naive, weight_bytes: float, machine: Machine
+) -> Measurement:
+    """Times of a batch put beside naive sampling and the machine's limit."""
     median = statistics.median(seconds)
-    limit = limit_seconds(sampler.program.flops, weight_bytes, batch, machine)
+    flops = sampler.program.flops
+    limit = limit_seconds(flops, weight_bytes, batch, machine)
     return Measurement(
         batch=batch,
         seconds=median,
         spread=(max(seconds) - min(seconds)) / median,
-        repeats=repeats,
+        repeats=len(seconds),
         images_per_second=batch / median,
-        us_per_pixel=1e6 * median / (batch * problem.shape[1] * problem.shape[2]),
-        gflops=sampler.program.flops * batch / median / 1e9,
+        us_per_pixel=1e6 * median / (batch * sampler.shape[1] * sampler.shape[2]),
+        gflops=flops * batch / median / 1e9,
         limit_seconds=limit,
         share=limit / median,
         naive_seconds=naive.seconds,

@@ -40,12 +40,6 @@ def run(args: argparse.Namespace) -> None:
     with Outputs() as outputs:
         stream = outputs.open(args.json) if args.json else None
         machine = machines.measure()
-        print(
-            f"machine  {machine.name}, {machine.threads} threads: {machine.flops / 1e9:.0f} GFLOP/s float32, "
-            f"{machine.cache_bandwidth / 1e9:.0f} GB/s from cache, "
-            f"{machine.memory_bandwidth / 1e9:.0f} GB/s from memory",
-            flush=True,
-        )
         sampler = pixelfast.compile(model, backend=args.backend)
         analysis = analyse(problem)
         weight_bytes = fewest_weight_bytes(analysis.graph, analysis.ready)
@@ -57,21 +51,22 @@ def run(args: argparse.Namespace) -> None:
             f"at least {weight_bytes / 1e9:.2f} GB of weights read\n"
             f"engine   {setting['backend']} {setting['isa']} {setting['dtype']}, "
             f"compiled in {sampler.compile_seconds:.1f} s, "
-            f"{setting['bytes_per_image'] / 1e6:.2f} MB per image\n",
+            f"{setting['bytes_per_image'] / 1e6:.2f} MB per image",
             flush=True,
         )
-        rows = []
+        times = []
         for batch in args.batch_sizes:
             with progress.bar(f"naive forwards, batch {batch}", "forward", show) as update:
                 slow = naive.extrapolate(problem, batch, update)
-            rows.append(
-                sampling.measure(
-                    sampler, problem, batch, args.repeats, machine, weight_bytes, slow, progress=show
-                )
-            )
-        print(sampling.table(rows))
+            seconds = sampling.time_batch(sampler, problem, batch, args.repeats, progress=show)
+            times.append((batch, seconds, slow))
+        machine = machine.best(machines.measure())
+        rows = [
+            sampling.measurement(sampler, batch, seconds, slow, weight_bytes, machine) for batch, seconds, slow in times
+        ]
+        print(f"machine  {machine}\n\n{sampling.table(rows)}\n")
         print(
-            f"\nseconds: median of {args.repeats}; limit: the larger of arithmetic and reading weights;\n"
+            f"seconds: median of {args.repeats}; limit: the larger of arithmetic and reading weights;\n"
             f"naive: eager torch, {naive.FORWARDS} forwards timed, extrapolated to {rows[0].naive_forwards:,}"
         )
         if stream:

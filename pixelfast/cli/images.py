@@ -79,8 +79,6 @@ def read_image(path: str | Path, shape: tuple[int, int, int], levels: int) -> np
     except OSError as error:
         raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
     if pixels.shape[:2] != (height, width):
-        raise ShapeError(
-            f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the model makes {width}x{height}"
-        )
+        raise ShapeError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the model makes {width}x{height}")
     integers = np.rint(pixels.reshape(height, width, channels) * ((levels - 1) / 255)).astype(np.int64)
     return integers.transpose(2, 0, 1)[None]

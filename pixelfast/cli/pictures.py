@@ -45,9 +45,7 @@ class Pictures:
     ) -> None:
         self._outputs.__exit__(kind, error, traceback)
 
-    def write(
-        self, images: torch.Tensor, given: np.ndarray | None = None, first: np.ndarray | None = None
-    ) -> None:
+    def write(self, images: torch.Tensor, given: np.ndarray | None = None, first: np.ndarray | None = None) -> None:
         """Write integers (N, C, H, W) to every file, and say which.
 
         given: bool, broadcast to the images: what the animation shows from its start.
