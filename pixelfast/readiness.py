@@ -55,33 +55,33 @@ def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: i
     """Follows the latest dependency from an output to the input, and finds the operation that lets it in."""
     nodes = {node.out: node for node in graph.nodes}
     value, site = graph.outputs[channel], pixel
-    path = []
+    path: list[tuple[Any, bool]] = []
     while value in nodes:
         node = nodes[value]
-        path.append(node)
         latest, at = max(
             ((s, int(s.sites[site])) for s in reads(node) if s.sites[site] >= 0),
             key=lambda item: int(ready[item[0].value][item[1]]),
         )
+        path.append((node, graph.values[latest.value].sites == graph.values[value].sites and at > site))
         value, site = latest.value, at
-    return Leak(
-        channel, pixel, graph.inputs.index(value), site, _blame(graph, ready, path), tuple(n.where for n in path)
-    )
+    lines = tuple(node.where for node, _ in path)
+    return Leak(channel, pixel, graph.inputs.index(value), site, _blame(graph, ready, path), lines)
 
 
-def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[Any]) -> str:
+def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[tuple[Any, bool]]) -> str:
     """From the input on: the first step after which a value on the image's own grid knows a pixel after its position.
 
-    If there is none, the newest pixel itself is let through, and the first operation is to blame.
+    If there is none, the first step that reads a later site of its own grid; if there is none either, the newest pixel
+    itself is let through, and the first operation is to blame.
     """
-    suspect = path[-1]
+    suspect = path[-1][0]
     known = (np.arange(graph.pixels) + 1) * graph.channels
     clean = True
-    for node in reversed(path):
+    for node, _ in reversed(path):
         if clean:
             suspect = node
         comparable = graph.values[node.out].sites == graph.pixels
         if comparable and bool((ready[node.out] > known).any()):
             return str(suspect.where)
         clean = comparable
-    return str(path[-1].where)
+    return str(next((node for node, forward in reversed(path) if forward), path[-1][0]).where)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import pixelfast
+from pixelfast import rng
 from pixelfast.bench import agreement, limit, machine, naive, sampling
 from pixelfast.ir import Contract, Graph, Source, Tap, Value
 from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
@@ -90,35 +92,71 @@ def test_naive_forwards_are_counted_as_naive_sampling_makes_them() -> None:
     assert naive.forwards_per_batch(make_problem(sequential, None, None, None, None, None)) == 12
 
 
+class Constant(nn.Module):
+    """Logits of one pixel with two levels, whatever the input."""
+
+    def __init__(self, gap: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.0, gap], dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.view(1, 2, 1, 1, 1).expand(len(x), 2, 1, 1, 1)
+
+
 class TestAgreement:
-    @pytest.fixture
-    def sampled(self) -> tuple:
+    SEED = 3
+
+    def compare_constants(self, ours: float, theirs: float) -> agreement.Agreement:
+        """Image 0 of a sampler whose second logit is `ours`, and of naive sampling where it is `theirs`.
+
+        Both are relative to the logit at which the noise of that image hangs in the balance.
+        """
+        setting = {"shape": (1, 1, 1), "likelihood": pixelfast.Categorical(2), "input": "unit"}
+        gumbel = -torch.log(-torch.log(rng.uniforms(self.SEED, [0], [0], 2)[0, 0]))
+        balance = float(gumbel[0] - gumbel[1])
+        fast = pixelfast.compile(Constant(balance + ours), backend="reference", dtype=torch.float64, **setting)
+        slow = make_problem(Constant(balance + theirs), outputs=None, condition=None, **setting)
+        images = fast.sample(1, seed=self.SEED)
+        naive_images = pixelfast.naive_sample(slow.model, 1, seed=self.SEED, **setting)
+        return agreement.compare(fast, slow, images, naive_images, self.SEED)
+
+    def test_same_images(self) -> None:
+        assert self.compare_constants(1.0, 2.0) == agreement.Agreement(1, 1, 0, 0)
+
+    def test_near_tie(self) -> None:
+        found = self.compare_constants(-1e-7, 1e-7)
+        assert found == agreement.Agreement(1, 1, 1, 1)
+        assert "1 of 1 others part at a near-tie" in str(found)
+
+    def test_other_parameters_are_no_near_tie(self) -> None:
+        assert self.compare_constants(-1.0, 1.0) == agreement.Agreement(1, 1, 1, 0)
+
+    def test_wrong_draw_from_the_same_parameters_is_no_near_tie(self) -> None:
         torch.manual_seed(0)
-        model = GatedPixelCNN((1, 4, 5), levels=8, hidden=4, dilations=(1,)).eval()
+        model = GatedPixelCNN((3, 4, 5), levels=8, hidden=6, dilations=(1,)).eval()
         problem = make_problem(model, None, None, None, None, None)
         sampler = pixelfast.compile(model)
-        return sampler, problem, sampler.sample(3)
-
-    def test_same_images(self, sampled: tuple) -> None:
-        sampler, problem, images = sampled
-        assert agreement.compare(sampler, problem, images, images) == agreement.Agreement(3, 60, 0, 0)
-
-    def test_other_numbers_from_the_same_parameters_are_near_ties(self, sampled: tuple) -> None:
-        sampler, problem, images = sampled
+        images = sampler.sample(3, seed=self.SEED)
         other = images.clone()
-        other[1, 0, 2, 2] ^= 1
-        assert agreement.compare(sampler, problem, images, other) == agreement.Agreement(3, 60, 1, 1)
+        other[1, 2, 2, 2] ^= 1
+        assert agreement.compare(sampler, problem, images, images, self.SEED).different == 0
+        found = agreement.compare(sampler, problem, images, other, self.SEED)
+        assert found == agreement.Agreement(3, 180, 1, 0)
 
-    def test_other_parameters_are_not(self, sampled: tuple) -> None:
-        sampler, problem, images = sampled
-        with torch.no_grad():
-            for parameter in problem.model.parameters():
-                parameter.mul_(1.01)
-        other = images.clone()
-        other[1, 0, 2, 2] ^= 1
-        found = agreement.compare(sampler, problem, images, other)
-        assert (found.different, found.near_ties) == (1, 0)
-        assert "0 of 1 others part at a near-tie" in str(found)
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_draw_is_the_samplers(self, channels: int) -> None:
+        """Redrawing every number from the parameters along an image gives the image."""
+        torch.manual_seed(0)
+        model = PixelCNNPlusPlus((channels, 4, 4), blocks=1, filters=2, mixtures=2).double().eval()
+        problem = make_problem(model, None, None, None, None, None)
+        sampler = pixelfast.compile(model, backend="reference", dtype=torch.float64)
+        image = sampler.sample(1, seed=self.SEED).long()
+        params = sampler.params(image).flatten(2)[0]
+        redrawn = [
+            [agreement.draw(problem, params[:, pixel], pixel, channel, self.SEED, 0) for pixel in range(16)]
+            for channel in range(channels)
+        ]
+        assert redrawn == image[0].flatten(1).tolist()
 
 
 def test_fastest_leaves_the_first_call_out() -> None:

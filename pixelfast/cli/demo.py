@@ -53,7 +53,7 @@ def run(output: str) -> None:
         flush=True,
     )
     expected = pixelfast.naive_sample(model, COMPARED, seed=SEED, progress=show)
-    print(f"compared with naive sampling: {compare(sampler, problem, digits[:COMPARED], expected)}")
+    print(f"compared with naive sampling: {compare(sampler, problem, digits[:COMPARED], expected, SEED)}")
 
 
 if __name__ == "__main__":
