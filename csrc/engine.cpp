@@ -24,6 +24,19 @@ namespace {
 // reading of its weights, which they then split.
 constexpr int64_t kImagesPerThread = 4;
 
+// A thread that is given less, in multiply-adds, costs more to start and to wait for than it saves; nor is a task ever
+// less than so much.
+constexpr double kWorkPerThread = 5e6;
+constexpr double kWorkPerTask = 2000;
+
+int choose_threads(const CompiledProgram& program, const Request& request) {
+    if (request.threads > 0) return request.threads;
+    double work = 0;
+    for (const Task& task : program.tasks) work += task.work + kWorkPerTask;
+    const double worthwhile = work * static_cast<double>(request.samples) / kWorkPerThread;
+    return static_cast<int>(std::clamp(worthwhile, 1.0, static_cast<double>(omp_get_max_threads())));
+}
+
 Sharing choose_sharing(const Request& request, int threads) {
     if (threads == 1) return Sharing::images;
     if (request.sharing != Sharing::automatic) return request.sharing;
@@ -225,7 +238,7 @@ Outcome Engine::run(const Request& request) const {
         const size_t channels = static_cast<size_t>(program_.channels);
         call.pixels.assign(static_cast<size_t>(request.samples),
                            {std::vector<double>(channels, 0.0), std::vector<uint8_t>(channels, 0), 0});
-        const int wanted = request.threads > 0 ? request.threads : omp_get_max_threads();
+        const int wanted = choose_threads(program_, request);
         std::unique_ptr<Crew> crew;
 #pragma omp parallel num_threads(wanted)
         {

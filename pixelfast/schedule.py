@@ -6,6 +6,7 @@ and needed within one image row. Computing as soon as possible instead would rea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -132,20 +133,31 @@ def _assign_steps(graph: Graph, groups: list[Group], group_of: dict[int, int], r
 
 
 def _batch(need: np.ndarray, ready: np.ndarray, horizon: int) -> np.ndarray:
-    """At each step where a site is needed, compute it and every ready site needed within the horizon."""
+    """At each step where a site is needed, compute it and every ready site needed within the horizon.
+
+    In other words each site joins the earliest such step. A site that is not ready when the one before it is needed
+    cannot join anybody and makes a step of its own, which is what nearly all of a horizontal stack does.
+    """
     step = np.full(len(need), NEVER, dtype=np.int32)
     order = np.argsort(need, kind="stable")
     order = order[: int((need != NEVER).sum())]
-    sorted_need, sorted_ready = need[order], ready[order]
-    done = np.zeros(len(order), dtype=bool)
-    for i in range(len(order)):
-        if done[i]:
-            continue
-        now = sorted_need[i]
-        end = int(np.searchsorted(sorted_need, now + horizon))
-        chosen = ~done[i:end] & (sorted_ready[i:end] <= now)
-        step[order[i:end][chosen]] = now
-        done[i:end] |= chosen
+    if not len(order):
+        return step
+    wanted, since = need[order], ready[order]
+    alone = np.ones(len(order), dtype=bool)
+    alone[1:] = since[1:] > wanted[:-1]
+    chosen = wanted.copy()
+    starts = np.unique(wanted[alone]).tolist()
+    rest = np.flatnonzero(~alone)
+    for site, by, earliest in zip(
+        rest.tolist(), wanted[rest].tolist(), np.maximum(since, wanted - horizon + 1)[rest].tolist(), strict=True
+    ):
+        at = bisect_left(starts, earliest)
+        if at < len(starts) and starts[at] <= by:
+            chosen[site] = starts[at]
+        else:
+            starts.insert(at, by)
+    step[order] = chosen
     return step
 
 

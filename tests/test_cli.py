@@ -34,14 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
     pixelfast.save(GatedPixelCNN(SHAPE, levels=4, hidden=4, dilations=(1,)), folder / "plain.safetensors")
-    pixelfast.save(
-        GatedPixelCNN(SHAPE, levels=4, hidden=4, dilations=(1,), classes=3), folder / "classes.safetensors"
-    )
+    pixelfast.save(GatedPixelCNN(SHAPE, levels=4, hidden=4, dilations=(1,), classes=3), folder / "classes.safetensors")
     pixelfast.save(GatedPixelCNN(hidden=2, dilations=(1,)), folder / "digits.safetensors")
     pixelfast.save(GatedPixelCNN(hidden=2, dilations=(1,), classes=10), folder / "digit-classes.safetensors")
-    pixelfast.save(
-        GatedPixelCNN((2, 3, 3), levels=4, hidden=2, dilations=(1,)), folder / "two-channels.safetensors"
-    )
+    pixelfast.save(GatedPixelCNN((2, 3, 3), levels=4, hidden=2, dilations=(1,)), folder / "two-channels.safetensors")
     pixelfast.save(
         GatedPixelCNN(SHAPE, levels=4, hidden=2, dilations=(1,), vector_condition=2),
         folder / "vector.safetensors",
@@ -65,9 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Callable:
+def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
     """Run a command line in an empty directory; {} in an argument is the folder of files.
 
     Returns (exit status, standard output, standard error).
@@ -259,9 +253,7 @@ class TestOtherCommands:
         for name in (*shipped.names(), *training.RECIPES, "GatedPixelCNN", "PixelCNNPlusPlus"):
             assert name in out
 
-    def test_doctor_says_why_a_backend_is_missing(
-        self, run: Callable, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_doctor_says_why_a_backend_is_missing(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
         status, out, _ = run("doctor")
         assert status == 0 and "torch 2" in out and "backend reference" in out
 
@@ -270,6 +262,11 @@ class TestOtherCommands:
 
         monkeypatch.setattr(doctor.registry, "backend_class", missing)
         assert out != run("doctor")[1] and "no: the reason" in run("doctor")[1]
+
+    def test_doctor_names_instruction_sets(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PIXELFAST_ISA", "abacus")
+        line = next(line for line in run("doctor")[1].splitlines() if line.startswith("instruction sets"))
+        assert "PIXELFAST_ISA=abacus, which this processor lacks" in line or "not built" in line
 
     def test_version(self, run: Callable) -> None:
         assert run("--version") == (0, f"pixelfast {pixelfast.__version__}\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import sys
@@ -17,6 +18,7 @@ from pixelfast.bench.machine import processor_name
 from pixelfast.errors import BackendError
 
 PACKAGES = ("torch", "numpy", "safetensors", "Pillow", "tqdm")
+FORCE_ISA = "PIXELFAST_ISA"
 OPTIONAL = ("triton", "huggingface_hub", "tensorboard", "matplotlib", "ray")
 
 
@@ -40,9 +42,24 @@ def report() -> list[tuple[str, str]]:
         ("processor", f"{processor_name()}, {os.cpu_count()} cores"),
         ("torch threads", str(torch.get_num_threads())),
         ("GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"),
+        ("instruction sets", _instruction_sets()),
         *((f"backend {name}", _backend(name)) for name in registry.ORDER),
         ("shipped models", ", ".join(shipped.names()) or "none"),
     ]
+
+
+def _instruction_sets() -> str:
+    """What the extension can use on this processor, best first, and whether one is forced."""
+    try:
+        extension = importlib.import_module("pixelfast._C")
+    except ImportError as error:
+        return f"none, the extension is not built or cannot be loaded: {error}"
+    available = extension.available_isas()
+    forced = os.environ.get(FORCE_ISA)
+    choice = f"{FORCE_ISA}={forced}" if forced else f"{FORCE_ISA} not set"
+    if forced and forced not in available:
+        choice += ", which this processor lacks"
+    return f"{', '.join(available)} ({choice})"
 
 
 def _backend(name: str) -> str:
