@@ -243,6 +243,8 @@ def _start_stride(channels: np.ndarray, wanted: int) -> tuple[int, int]:
 
 def _patterns(used: np.ndarray, live: np.ndarray, counts: np.ndarray) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
     """Sets of taps worth products of their own, and the set of each site: the cheapest that has all it needs."""
+    if not live.any():
+        return ((),), np.zeros(len(live), dtype=np.int32)
     found, kind, sizes = distinct_columns(used[:, live])
     kept = [found[:, i] for i in np.flatnonzero(sizes >= PATTERN_SHARE * max(live.sum(), 1))]
     whole = used[:, live].any(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,8 @@ class Problem:
         if given is None:
             return None
         leaves, spec = tree_flatten(given)
+        if isinstance(given, dict) and isinstance(self.condition, dict) and given.keys() == self.condition.keys():
+            leaves, spec = tree_flatten({key: given[key] for key in self.condition})
         if self.condition is None:
             raise ShapeError(
                 "a condition was given, but the model was compiled without one; pass condition= to compile"
@@ -89,11 +92,12 @@ class Problem:
             if not isinstance(like, torch.Tensor):
                 rows.append(like)
                 continue
-            leaf = torch.as_tensor(leaf)
+            if not isinstance(leaf, torch.Tensor):
+                leaf = _tensor(leaf)
             if leaf.ndim == like.ndim - 1 and leaf.shape == like.shape[1:]:
                 leaf = leaf[None]
             if leaf.ndim != like.ndim or leaf.shape[1:] != like.shape[1:] or len(leaf) not in (1, samples):
-                wanted = f"({samples}, {', '.join(map(str, like.shape[1:]))}{',' if like.ndim == 1 else ''})"
+                wanted = tuple([samples, *like.shape[1:]])
                 raise ShapeError(
                     f"the condition has a tensor of shape {tuple(leaf.shape)}; {samples} images take {wanted}"
                 )
@@ -108,7 +112,8 @@ class Problem:
         return tree_unflatten(rows, spec)
 
     def _check_labels(self, rows: list[Any]) -> None:
-        classes = getattr(self.model, "classes", None)
+        config = getattr(self.model, "config", None)
+        classes = config.get("classes") if isinstance(config, dict) else None
         if not isinstance(classes, int):
             return
         for row in rows:
@@ -143,8 +148,8 @@ def make_problem(
     if not isinstance(likelihood, Likelihood):
         raise PixelfastError(f"likelihood is {type(likelihood).__name__}; it must be one of pixelfast's likelihoods")
     try:
-        sizes = tuple(int(s) for s in shape)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+        sizes = tuple(operator.index(s) for s in shape)  # type: ignore[union-attr]
+    except TypeError:
         sizes = ()
     if len(sizes) != 3 or min(sizes) < 1:
         raise ShapeError(f"shape is {shape!r}; it must be (channels, height, width), each at least 1")
@@ -163,6 +168,13 @@ def make_problem(
         )
     full: tuple[int, int, int] = (sizes[0], sizes[1], sizes[2])
     return Problem(model, full, likelihood, input_code(input, likelihood.levels, full[0]), outputs, condition)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ShapeError(f"the condition holds {value!r}; it takes tensors or numbers") from None
 
 
 def _tensors(model: Any) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from .causality import Analysis, analyse
 from .describe import describe_program
 from .errors import ShapeError, UnsupportedModelError
 from .likelihoods import Likelihood
+from .limit import fewest_weight_bytes, limit_seconds
 from .lower import lower
+from .machine import measured_quickly
 from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
@@ -47,6 +49,18 @@ class Stats:
     gflops: float
     bytes_per_image: int
     threads: int
+    batch: int
+    """Images computed together."""
+    _limit: Callable[[int], float] = field(repr=False)
+
+    @property
+    def share_of_limit(self) -> float:
+        """The least time this machine could take in float32, at the batch size used, over the time taken.
+
+        The machine's rates are measured at the first question, for half a second.
+        """
+        batches = self.images / max(1, self.batch)
+        return self._limit(self.batch) * batches / self.seconds
 
 
 def compile(
@@ -142,6 +156,7 @@ class Sampler:
         self._analysis = analysis
         self._lowered = lowered
         self._threads: int | None = None
+        self._weight_bytes: int | None = None
 
     # -- sampling -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +209,7 @@ class Sampler:
                 out[first:last] = torch.from_numpy(self._run(request, first, last, row_done(first)).images).to(
                     out.dtype
                 )
-        self._note(n, time.perf_counter() - started)
+        self._note(n, time.perf_counter() - started, self._batches(request)[0][1] if n else 0)
         return out.to(self.device)
 
     def params(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
@@ -208,13 +223,14 @@ class Sampler:
         )
         started = time.perf_counter()
         parts = [self._collect(request, first, last) for first, last in self._batches(request)]
-        self._note(len(x), time.perf_counter() - started)
+        self._note(len(x), time.perf_counter() - started, self._batches(request)[0][1] if len(x) else 0)
         return torch.cat(parts) if parts else torch.zeros(0, self.likelihood.parameters(self.shape[0]), *self.shape[1:])
 
     def log_prob(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
         """Log-probability of images (N, C, H, W) in nats, (N,)."""
         x = self._images(x)
-        return self.likelihood.log_prob(self.params(x, condition), x).sum(dim=(1, 2, 3))
+        params = self.likelihood.unflatten(self.params(x, condition), self.shape)
+        return self.likelihood.log_prob(params, x).sum(dim=(1, 2, 3))
 
     def bits_per_dim(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
         """-log_prob / (C * H * W * ln 2), (N,)."""
@@ -293,7 +309,7 @@ class Sampler:
             out[:, needed, :done] = torch.from_numpy(np.ascontiguousarray(values)).transpose(1, 2).to(self.dtype)
         return out.reshape(last - first, -1, height, width)
 
-    def _note(self, images: int, seconds: float) -> None:
+    def _note(self, images: int, seconds: float, batch: int) -> None:
         last = getattr(self.backend, "stats", {}) or {}
         seconds = max(seconds, 1e-9)
         pixels = self.shape[1] * self.shape[2]
@@ -308,7 +324,15 @@ class Sampler:
             gflops=self.program.flops * images / seconds / 1e9,
             bytes_per_image=self.program.bytes_per_image(8 if self.dtype == torch.float64 else 4),
             threads=int(last.get("threads", torch.get_num_threads())),
+            batch=batch,
+            _limit=self._limit,
         )
+
+    def _limit(self, batch: int) -> float:
+        """Seconds that a batch takes at least, see `limit`."""
+        if self._weight_bytes is None:
+            self._weight_bytes = fewest_weight_bytes(self._analysis.graph, self._analysis.ready)
+        return limit_seconds(self.program.flops, self._weight_bytes, batch, measured_quickly())
 
     def _check_itself(self) -> None:
         """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""

@@ -106,19 +106,23 @@ class Up(Step):
 
 
 class Network(nn.Module):
-    """Steps in order, then a head that reads, for each output, the features it may."""
+    """Steps in order, then a head that reads, for each output, the features it may.
 
-    def __init__(self, steps: list[Step], head: Conv, layout: Callable[[Tensor], Tensor]) -> None:
+    `levels`: of a categorical, whose parameters are (N, levels, C, H, W).
+    """
+
+    def __init__(self, steps: list[Step], head: Conv, levels: int | None) -> None:
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.head = head
-        self.layout = layout
+        self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for step in self.steps:
             maps.append(step(maps))
-        return self.layout(self.head(maps))
+        params = self.head(maps)
+        return params if self.levels is None else params.unflatten(1, (self.levels, -1))
 
 
 @dataclass
@@ -144,8 +148,8 @@ class _Drawing:
     def __init__(self, draw: Any, leaky: bool) -> None:
         self.draw = draw
         self.leaks_left = 1 if leaky else 0
-        self.channels = draw(st.sampled_from([1, 1, 2, 3]), label="channels")
-        self.size = (draw(st.integers(1, 5), label="height"), draw(st.integers(1, 6), label="width"))
+        self.channels = draw(st.sampled_from([1, 1, 2, 3]))
+        self.size = (draw(st.integers(1, 5)), draw(st.integers(1, 6)))
         self.maps = [Map(0, tuple(range(1, self.channels + 1)), 1, self.size)]
         self.steps: list[Step] = []
         self.lines: list[str] = []
@@ -165,27 +169,25 @@ class _Drawing:
     def seed(self) -> int:
         return self.draw(st.integers(0, 2**16))
 
-    def mask(self, source: Map, groups: list[int], style: str, rows: int, columns: int, centred_order: bool) -> Tensor:
+    def mask(self, source: Map, groups: list[int], style: str, rows: int, columns: int) -> Tensor:
         """(out, in, rows, columns); with a leak left to make, perhaps one weight too many."""
         mask = torch.zeros(len(groups), len(source.groups), rows, columns)
         centre = (rows // 2, columns // 2) if style == "centred" else (rows - 1, columns - 1)
         allowed = torch.tensor(source.groups)[None] <= torch.tensor(groups)[:, None]
-        if not centred_order and style != "centred":
-            mask[:] = 1
         for y in range(rows):
             for x in range(columns):
                 mask[:, :, y, x] = float((y, x) < centre)
         mask[:, :, centre[0], centre[1]] = allowed.float()
-        if self.leaks_left and self.draw(st.booleans(), label="leak here"):
+        if self.leaks_left and self.draw(st.booleans()):
             closed = (mask == 0).nonzero()
             if len(closed):
-                at = closed[self.draw(st.integers(0, len(closed) - 1), label="which weight")]
+                at = closed[self.draw(st.integers(0, len(closed) - 1))]
                 mask[tuple(at.tolist())] = 1
                 self.leaks_left -= 1
                 self.lines.append(f"a weight let through at {at.tolist()} in the next step")
         return mask
 
-    # -- steps ------------------------------------------------------------------------------------------------------
+    # -- steps -----------------------------------------------------------------------------------------------
 
     def conv(self) -> None:
         source = self.source()
@@ -195,10 +197,10 @@ class _Drawing:
         dilation = self.draw(st.sampled_from([1, 1, 2]))
         width = self.draw(st.integers(1, 5))
         groups = self.draw(st.lists(st.integers(0, self.channels - 1), min_size=width, max_size=width))
-        strides = [s for s in (2, 3) if style != "x" and all(n % s == 0 for n in source.size) and source.scale * s <= 6]
+        strides = [s for s in (2, 3) if all(n % s == 0 for n in source.size) and source.scale * s <= 6]
         stride = self.draw(st.sampled_from([1, 1, *strides]))
         activation = self.draw(st.sampled_from(list(ACTIVATIONS)))
-        mask = self.mask(source, groups, style, rows, columns, True)
+        mask = self.mask(source, groups, style, rows, columns)
         step = Conv(source.index, mask, style, stride, dilation, activation, self.seed())
         line = f"{rows}x{columns} convolution ({style}, stride {stride}, dilation {dilation}, {activation})"
         self.add(step, groups, source, line, source.scale * stride)
@@ -265,17 +267,15 @@ class _Drawing:
         groups = [max(source.groups)] * len(source.groups)
         self.add(step, groups, source, f"up-sampling by {factor} ({how})", source.scale // factor)
 
-    def head(self) -> tuple[Conv, Likelihood, Callable[[Tensor], Tensor]]:
+    def head(self) -> tuple[Conv, Likelihood]:
+        """Reads every map of the full size. The levels of a categorical are the slow index of its outputs."""
         self.bring_up_the_last()
         channels = self.channels
         kinds = ["categorical", "bernoulli", *(["mixture"] if channels in (1, 3) else [])]
-        kind = self.draw(st.sampled_from(kinds), label="likelihood")
+        kind = self.draw(st.sampled_from(kinds))
         likelihood: Likelihood
-        layout: Callable[[Tensor], Tensor] = lambda p: p  # noqa: E731
         if kind == "categorical":
-            likelihood = Categorical(3)
-            groups = list(range(channels)) * 3
-            layout = lambda p: p.unflatten(1, (3, channels))  # noqa: E731
+            likelihood, groups = Categorical(3), list(range(channels)) * 3
         elif kind == "bernoulli":
             likelihood, groups = Bernoulli(), list(range(channels))
         else:
@@ -284,8 +284,8 @@ class _Drawing:
         everything = [m for m in self.maps if m.scale == 1]
         step = Function([m.index for m in everything], lambda *maps: torch.cat(maps, dim=1))
         source = self.add(step, [g for m in everything for g in m.groups], everything[0], "all maps")
-        mask = self.mask(source, groups, "centred", 1, 1, True)
-        return Conv(source.index, mask, "centred", 1, 1, "none", self.seed()), likelihood, layout
+        mask = self.mask(source, groups, "centred", 1, 1)
+        return Conv(source.index, mask, "centred", 1, 1, "none", self.seed()), likelihood
 
     def bring_up_the_last(self) -> None:
         """So that what was computed at a low resolution reaches the outputs."""
@@ -298,18 +298,15 @@ class _Drawing:
     STEPS = ("conv", "conv", "conv", "gate", "concat", "residual", "shift", "shuffle", "pool", "up")
 
     def network(self) -> Drawn:
-        for _ in range(self.draw(st.integers(1, 7), label="steps")):
+        for _ in range(self.draw(st.integers(1, 7))):
             getattr(self, self.draw(st.sampled_from(self.STEPS)))()
-        head, likelihood, layout = self.head()
-        return Drawn(Network(self.steps, head, layout).eval(), (self.channels, *self.size), likelihood, self.lines)
+        head, likelihood = self.head()
+        levels = likelihood.levels if isinstance(likelihood, Categorical) else None
+        model = Network(self.steps, head, levels).eval()
+        return Drawn(model, (self.channels, *self.size), likelihood, self.lines)
 
 
 @st.composite
 def networks(draw: Any, leaky: bool = False) -> Drawn:
     """A causal network; `leaky`: with, most often, one weight too many."""
-
-    def labelled(strategy: Any, label: str | None = None) -> Any:
-        del label
-        return draw(strategy)
-
-    return _Drawing(labelled, leaky).network()
+    return _Drawing(draw, leaky).network()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import pixelfast
-from pixelfast import rng
-from pixelfast.bench import agreement, limit, machine, naive, sampling
+from pixelfast import limit, machine, rng
+from pixelfast.bench import agreement, naive, sampling
 from pixelfast.ir import Contract, Graph, Source, Tap, Value
 from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
 from pixelfast.problem import make_problem

@@ -38,7 +38,7 @@ def names(found: pixelfast.CausalityReport) -> bool:
     return all(position in found.message for position in positions)
 
 
-# -- leaks --------------------------------------------------------------------------------------------------------------
+# -- leaks ---------------------------------------------------------------------------------------------------
 
 
 def test_centre_let_through_in_the_first_layer():
@@ -93,7 +93,10 @@ def test_leak_that_no_output_reads_is_none():
 def test_green_reads_blue():
     thirds = torch.arange(3)
     model = nn.Sequential(
-        GroupConv("A", thirds, thirds, 3), nn.ReLU(), GroupConv("B", thirds, thirds.repeat(3), 1), nn.Unflatten(1, (3, 3))
+        GroupConv("A", thirds, thirds, 3),
+        nn.ReLU(),
+        GroupConv("B", thirds, thirds.repeat(3), 1),
+        nn.Unflatten(1, (3, 3)),
     )
     arguments = {"shape": (3, 3, 4), "likelihood": Categorical(3)}
     assert report(model, **arguments).causal
@@ -240,7 +243,7 @@ def test_other_orders_are_refused():
     assert (found.output, found.reads) == ((0, 0, 1), (0, 1, 0))
 
 
-# -- what is no leak ----------------------------------------------------------------------------------------------------
+# -- what is no leak -----------------------------------------------------------------------------------------
 
 
 def test_masked_weights_need_no_mask():

@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 import pixelfast
-from pixelfast import shipped, training
-from pixelfast.bench import machine
+from pixelfast import machine, shipped, training
 from pixelfast.cli import bench as bench_command
 from pixelfast.cli import demo, doctor, images, outputs, progress, sample
 from pixelfast.cli.main import main

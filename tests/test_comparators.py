@@ -32,7 +32,7 @@ def test_same_integers():
 
 def test_agreement_in_float64():
     assert_agree_in_float64(TRUTH + 9e-11, TRUTH)
-    with pytest.raises(AssertionError, match="differ by 1.1e-10"):
+    with pytest.raises(AssertionError, match=r"differ by 1\.1e-10"):
         assert_agree_in_float64(TRUTH + 1.1e-10, TRUTH)
     with pytest.raises(AssertionError, match="dtypes"):
         assert_agree_in_float64(TRUTH.float(), TRUTH)

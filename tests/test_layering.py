@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.jobs",
     ),
     ("pixelfast.models",),
-    ("pixelfast.sampler", "pixelfast.naive", "pixelfast.requests", "pixelfast.describe"),
+    ("pixelfast.sampler", "pixelfast.naive", "pixelfast.requests", "pixelfast.describe", "pixelfast.limit", "pixelfast.machine"),
     ("pixelfast.backends",),
     (
         "pixelfast.program",

@@ -40,7 +40,7 @@ def refusal(model: Any, **changes: Any) -> str:
     return message
 
 
-# -- what is refused ----------------------------------------------------------------------------------------------------
+# -- what is refused -----------------------------------------------------------------------------------------
 
 
 def test_dropout_left_on():
@@ -50,7 +50,7 @@ def test_dropout_left_on():
     assert "training=self.training" in message
 
 
-@pytest.mark.parametrize("noise", [torch.rand_like, torch.randn_like, torch.bernoulli], ids=["rand", "randn", "bernoulli"])
+@pytest.mark.parametrize("noise", [torch.rand_like, torch.randn_like, torch.bernoulli])
 def test_random_operations(noise):
     message = refusal(Around(lambda h: h + noise(torch.sigmoid(h))))
     assert "random numbers" in message and "test_recording.py" in message
@@ -180,7 +180,7 @@ def test_unused_oddities_do_no_harm():
     pixelfast.compile(Around(odd), **FOUR)
 
 
-# -- the model afterwards -----------------------------------------------------------------------------------------------
+# -- the model afterwards ------------------------------------------------------------------------------------
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def rows(condition: Any, chosen: list[int]) -> Any:
     return tuple(t[chosen] for t in condition) if isinstance(condition, tuple) else condition[chosen]
 
 
-# -- images of a seed ---------------------------------------------------------------------------------------------------
+# -- images of a seed ----------------------------------------------------------------------------------------
 
 
 @every_backend
@@ -114,7 +114,7 @@ def test_batch_sizes_of_the_naive_sampler():
     assert torch.equal(naive("two_stacks", 5, batch_size=2), naive("two_stacks", 5))
 
 
-# -- completion ---------------------------------------------------------------------------------------------------------
+# -- completion ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,7 +192,7 @@ def test_mixture_component_after_a_known_channel():
     assert not torch.equal(images, float64(name).sample(6, seed=5))
 
 
-# -- parameters and probabilities ---------------------------------------------------------------------------------------
+# -- parameters and probabilities ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,7 +212,8 @@ def test_log_prob_is_the_likelihood_of_the_parameters(name):
 def test_probabilities_sum_to_one():
     """All 2**6 images of a tiny Bernoulli network."""
     model = IDIOMS["bernoulli"].build()
-    sampler = pixelfast.compile(model, (1, 2, 3), pixelfast.Bernoulli(), "unit", backend="reference", dtype=torch.float64)
+    arguments = {"input": "unit", "backend": "reference", "dtype": torch.float64}
+    sampler = pixelfast.compile(model, (1, 2, 3), pixelfast.Bernoulli(), **arguments)
     x = torch.cartesian_prod(*[torch.arange(2)] * 6).view(64, 1, 2, 3)
     assert float(sampler.log_prob(x).exp().sum()) == pytest.approx(1.0, abs=1e-12)
 
@@ -231,7 +232,7 @@ def test_params_take_any_integers(backend):
     assert torch.equal(sampler.params(x.to(torch.int32)), sampler.params(x))
 
 
-# -- temperature and modes ----------------------------------------------------------------------------------------------
+# -- temperature and modes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -283,7 +284,7 @@ def test_reference_mode_needs_an_input_of_real_values(name):
         compiled(name).sample(1, mode="reference")
 
 
-# -- conditions ---------------------------------------------------------------------------------------------------------
+# -- conditions ----------------------------------------------------------------------------------------------
 
 
 @every_backend
@@ -317,7 +318,7 @@ def test_example_values_of_a_condition_do_not_matter():
     assert torch.equal(one.params(x, condition), two.params(x, condition))
 
 
-# -- progress -----------------------------------------------------------------------------------------------------------
+# -- progress ------------------------------------------------------------------------------------------------
 
 
 @every_backend
@@ -367,7 +368,7 @@ def test_stats_of_the_last_call(backend):
     assert stats.gflops == pytest.approx(5 * sampler.program.flops / stats.seconds / 1e9)
 
 
-# -- which backend ------------------------------------------------------------------------------------------------------
+# -- which backend -------------------------------------------------------------------------------------------
 
 
 def test_auto_takes_the_first_that_can_and_says_why_others_cannot():

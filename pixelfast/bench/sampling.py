@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pixelfast.bench.limit import limit_seconds
-from pixelfast.bench.machine import Machine
 from pixelfast.bench.naive import Naive
+from pixelfast.limit import limit_seconds
+from pixelfast.machine import Machine
 from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import pixelfast
-from pixelfast.bench import machine as machines
+from pixelfast import machine as machines
 from pixelfast.bench import naive, sampling, versions
-from pixelfast.bench.limit import fewest_weight_bytes
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import load_model
 from pixelfast.cli.outputs import Outputs
+from pixelfast.limit import fewest_weight_bytes
 from pixelfast.models import PixelCNNPlusPlus
 from pixelfast.problem import make_problem
 

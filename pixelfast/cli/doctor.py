@@ -14,8 +14,8 @@ import torch
 import pixelfast
 from pixelfast import shipped
 from pixelfast.backends import registry
-from pixelfast.bench.machine import processor_name
 from pixelfast.errors import BackendError
+from pixelfast.machine import processor_name
 
 PACKAGES = ("torch", "numpy", "safetensors", "Pillow", "tqdm")
 FORCE_ISA = "PIXELFAST_ISA"

@@ -67,6 +67,10 @@ class Likelihood(ABC):
             ShapeError: another layout or dtype; the message names those accepted.
         """
 
+    def unflatten(self, flat: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """The canonical (N, P, H, W) in a layout that `log_prob` and `sample` take; `shape` is (C, H, W)."""
+        return flat
+
     @abstractmethod
     def needs(self, channels: int) -> list[list[int]]:
         """For each channel, the indices into the P parameters that drawing its number takes."""
@@ -173,8 +177,9 @@ class Likelihood(ABC):
 
 def check_sampling(temperature: float, mode: str) -> None:
     """Refuse a temperature that is negative or not finite, and an unknown mode, with a PixelfastError."""
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise PixelfastError(f"temperature is {temperature}; it must be 0 (the mode) or a positive number")
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not (number and math.isfinite(temperature) and temperature >= 0):
+        raise PixelfastError(f"temperature is {temperature!r}; it must be 0 (the mode) or a positive number")
     if mode not in MODES:
         raise PixelfastError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
 

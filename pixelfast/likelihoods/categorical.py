@@ -42,6 +42,9 @@ class Categorical(Likelihood):
         by_class = self._by_class(params, shape)
         return by_class.transpose(1, 2).reshape(by_class.shape[0], -1, *by_class.shape[3:])
 
+    def unflatten(self, flat: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        return flat.unflatten(1, (shape[0], self.levels)).transpose(1, 2)
+
     def needs(self, channels: int) -> list[list[int]]:
         return [list(range(c * self.levels, (c + 1) * self.levels)) for c in range(channels)]
 

@@ -115,5 +115,5 @@ class LogSumExp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem(x).unflatten(1, (4, 3))
         parts = [h.amax(2), torch.logsumexp(h, dim=2), h.sum(2), h[:, :2].prod(2), h.min(dim=2).values[:, :2]]
-        mixed = torch.cat(parts[:2] + [parts[2][:, :2] + parts[3], parts[4]], dim=1)
+        mixed = torch.cat([*parts[:2], parts[2][:, :2] + parts[3], parts[4]], dim=1)
         return self.head(mixed)

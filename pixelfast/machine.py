@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import time
 from collections.abc import Callable
@@ -46,25 +47,31 @@ class Machine:
         )
 
 
-def measure() -> Machine:
-    """Measure this machine; takes about four seconds. Best of many repetitions: limits, not averages."""
+def measure(seconds: float = SECONDS) -> Machine:
+    """Measure this machine, each rate for about `seconds`. Best of many repetitions: limits, not averages."""
     left, right = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
     out = torch.empty(MATRIX, MATRIX)
-    flops = 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out))
+    flops = 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out), seconds)
     return Machine(
         name=processor_name(),
         threads=torch.get_num_threads(),
         flops=flops,
-        cache_bandwidth=reading_rate(CACHED_BYTES),
-        memory_bandwidth=reading_rate(UNCACHED_BYTES),
+        cache_bandwidth=reading_rate(CACHED_BYTES, seconds),
+        memory_bandwidth=reading_rate(UNCACHED_BYTES, seconds),
     )
 
 
-def reading_rate(size: int) -> float:
+@functools.cache
+def measured_quickly() -> Machine:
+    """Half a second's measurement, made once per process: good to a few per cent on a quiet machine."""
+    return measure(0.15)
+
+
+def reading_rate(size: int, seconds: float = SECONDS) -> float:
     """Bytes per second of reading `size` bytes of float32 again and again."""
     values = torch.randn(size // 4)
     # A maximum keeps the processor busier with loads than any other reduction in torch.
-    return size / fastest(lambda: values.amax())
+    return size / fastest(lambda: values.amax(), seconds)
 
 
 def fastest(work: Callable[[], object], seconds: float = SECONDS) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelfast.bench.machine import Machine
 from pixelfast.ir import Contract, Graph, reads
+from pixelfast.machine import Machine
 from pixelfast.readiness import NEVER, source_ready
 
 
