@@ -392,7 +392,7 @@ private:
         }
     }
 
-    void append_task(int32_t index, const KernelSpec& kernel, std::vector<int32_t>& order) {
+    void append_task(int32_t index, const KernelSpec& kernel, const std::vector<int32_t>& order) {
         const auto pattern = [&](int32_t site) {
             return kernel.has_contraction ? kernel.contraction.pattern_of_site[site] : 0;
         };
@@ -401,48 +401,13 @@ private:
         Task task{index, static_cast<int32_t>(out_.runs.size()), static_cast<int32_t>(sites.size()),
                   static_cast<int32_t>(order.size()), 0.0};
         for (const auto& [own, members] : sites) {
-            out_.runs.push_back({own, own, static_cast<int32_t>(out_.sites.size()), static_cast<int32_t>(members.size())});
+            out_.runs.push_back({own, static_cast<int32_t>(out_.sites.size()), static_cast<int32_t>(members.size())});
             out_.sites.insert(out_.sites.end(), members.begin(), members.end());
             if (kernel.has_contraction)
                 task.work += static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
                              static_cast<double>(kernel.contraction.columns) * static_cast<double>(members.size());
         }
-        if (task.runs > 1) find_wider(out_.kernels[index].contraction.patterns, out_.runs.data() + task.first_run, task.runs);
         out_.tasks.push_back(task);
-    }
-
-    static void find_wider(const std::vector<Pattern>& patterns, Run* runs, int32_t count) {
-        for (Run* run = runs; run < runs + count; ++run) {
-            const Run* best = nullptr;
-            for (const Run* other = runs; other < runs + count; ++other) {
-                if (patterns[other->pattern].channels > patterns[run->pattern].channels &&
-                    contains(patterns[other->pattern].segments, patterns[run->pattern]) &&
-                    (best == nullptr || patterns[other->pattern].channels > patterns[best->pattern].channels))
-                    best = other;
-            }
-            if (best != nullptr) run->wider = best->pattern;
-        }
-        std::stable_sort(runs, runs + count, [](const Run& a, const Run& b) { return a.wider < b.wider; });
-    }
-
-    // Whether leaving out the terms that `narrow` lacks makes the blocks of `wide` those of `narrow`: then where these
-    // terms read zeros both give the same sums, since adding zeros changes no bit.
-    static bool contains(const std::vector<Segment>& wide, const Pattern& narrow) {
-        std::vector<Segment> left;
-        size_t block = 0;  // where the present block begins in `left`
-        for (const Segment& segment : wide) {
-            if (std::find(narrow.terms.begin(), narrow.terms.end(), segment.term) != narrow.terms.end()) {
-                left.push_back(segment);
-                left.back().last = 0;
-            }
-            if (!segment.last) continue;
-            if (left.size() > block) left.back().last = 1;
-            block = left.size();
-        }
-        return std::equal(left.begin(), left.end(), narrow.segments.begin(), narrow.segments.end(),
-                          [](const Segment& a, const Segment& b) {
-                              return a.term == b.term && a.first == b.first && a.count == b.count && a.last == b.last;
-                          });
     }
 
     void compile_ends() {

@@ -97,9 +97,6 @@ struct CompiledKernel {
 // Sites of one task that share a pattern.
 struct Run {
     int32_t pattern;
-    // Another pattern of the task that gives the same sums here, since its further terms read zeros: with it a few rows
-    // join a larger tile. Else `pattern` itself. Runs are ordered by it.
-    int32_t wider;
     int32_t first;  // in CompiledProgram::sites
     int32_t count;
 };

@@ -16,9 +16,6 @@ constexpr double kWorkWorthSharing = 40000;
 // Rows of which each thread is given at least one, where a task has no contraction.
 constexpr int64_t kRowsWorthSharing = 16;
 
-// As few rows are better done with the zeros of a wider pattern than by reading the weights once more.
-constexpr int64_t kFewRows = 4;
-
 // So many long waits within so many numbers make the first member work alone, at first for kFirstAlone numbers, then
 // longer each time until sharing goes well again.
 constexpr int kLongWaits = 2;
@@ -131,7 +128,6 @@ void Worker::run(const Task& task) {
     for (int32_t r = task.first_run; r < task.first_run + task.runs; ++r) {
         const Run& run = program_.runs[r];
         const int32_t* sites = program_.sites.data() + run.first;
-        const int32_t pattern = run.count * team_.images <= kFewRows ? run.wider : run.pattern;
         for (int64_t image = 0; image < team_.images; ++image) {
             float* arena = team_.arena(image);
             for (int32_t done = 0; done < run.count;) {
@@ -141,7 +137,7 @@ void Worker::run(const Task& task) {
                     spans_.clear();
                 }
                 const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
-                if (spans_.empty() || spans_.back().pattern != pattern) spans_.push_back({pattern, rows_, 0});
+                if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
                 spans_.back().count += count;
                 std::copy_n(sites + done, count, site_.begin() + rows_);
                 std::fill_n(arena_.begin() + rows_, count, arena);

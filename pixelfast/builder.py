@@ -225,7 +225,7 @@ class Builder:
                 if (table < 0).all():
                     continue
                 moved = Source(source.value, table.astype(np.int32), source.channels)
-                part = weight[columns]
+                part = weight[_as_slice(columns)]
                 if self.is_constant(source):
                     contribution = (self.data_of(moved).T @ part).T
                     fixed_sites = contribution if fixed_sites is None else fixed_sites + contribution
@@ -238,7 +238,7 @@ class Builder:
         out = np.zeros((outs, sites), dtype=self.space.dtype)
         for columns in self._ready_classes(used, terms, sites):
             mine = [
-                Tap(source, np.ascontiguousarray(part[:, columns]))
+                Tap(source, part[:, _as_slice(columns)])
                 for i, (source, part) in enumerate(terms)
                 if used[i, columns].any()
             ]
@@ -324,6 +324,12 @@ _PAIRWISE = {
 class _Scalar:
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
+    """A run of numbers as a slice, which copies nothing."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    return slice(first, last + 1) if last - first + 1 == len(numbers) else numbers
 
 
 def _column_groups(pieces: list[list[tuple[np.ndarray, Source]]], channels: int) -> list[np.ndarray]:

@@ -150,6 +150,51 @@ def test_operations_without_a_rule_are_named(function, operation):
     assert operation in message and "test_recording.py" in message
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: (h.long() << 1).float(),
+        lambda h: torch.frexp(h)[0],
+        lambda h: torch.add(h, 1, out=torch.empty_like(h)),
+        lambda h: (h.long() & 3).float(),
+        lambda h: h * (h > 0).any(dim=1, keepdim=True),
+        lambda h: torch.bucketize(h, torch.tensor([-0.5, 0.5])).float(),
+        lambda h: torch.cummax(h, dim=1).values,
+        lambda h: F.local_response_norm(h, 3),
+        lambda h: torch.median(h, dim=1, keepdim=True).values * h,
+        lambda h: torch.quantile(h, 0.5, dim=1, keepdim=True) * h,
+        lambda h: torch.nan_to_num(h) + torch.erfinv(torch.tanh(h)) + torch.copysign(h, h - 1),
+    ],
+    ids=["shift", "frexp", "out=", "and", "any", "bucketize", "cummax", "local norm", "median", "quantile", "rare"],
+)
+def test_rare_operations_are_right_or_refused_by_name(function):
+    """Never anything else: no exception of torch's, no wrong program."""
+    model = Around(function)
+    x = torch.randint(4, (2, 1, 4, 5), generator=torch.Generator().manual_seed(0))
+    try:
+        sampler = pixelfast.compile(model, backend="reference", dtype=torch.float64, **FOUR)
+    except UnsupportedModelError as error:
+        assert "aten." in str(error) and "\n" not in str(error)
+    else:
+        expected = model.double()(2 * x.double() / 3 - 1).detach()
+        assert float((sampler.params(x) - expected).abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_modules_are_right_or_refused_by_name(kind):
+    class Sequence(nn.Module):
+        """Pixel after pixel through the whole image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = kind(4, 4, batch_first=True)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.cells(h.flatten(2).transpose(1, 2))[0].transpose(1, 2).view_as(h)
+
+    test_rare_operations_are_right_or_refused_by_name(Sequence())
+
+
 def test_forward_that_fails():
     message = refusal(Around(lambda h: h.view(7, 3)))
     assert "forward failed" in message and "(1, 1, 4, 5)" in message and "shape '[7, 3]' is invalid" in message

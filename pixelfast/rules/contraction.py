@@ -38,13 +38,14 @@ def _convolution(
     size = call.outputs[0].size[2:]
     batch, channels, *spatial = x.array.shape
     taps = []
-    kernel = weight.numpy()
+    inputs_last = (0, 1) if transposed else (1, 0)
+    kernel = weight.permute(*range(2, weight.ndim), *inputs_last).contiguous().numpy()  # (*kernel size, in, out)
     _note_zero(builder, kernel)
-    for tap in itertools.product(*(range(k) for k in kernel.shape[2:])):
+    for tap in itertools.product(*(range(k) for k in kernel.shape[:-2])):
         site_map = _tap_sites(size, spatial, tap, stride, padding, dilation, transposed)
         offsets = np.arange(batch)[:, None] * math.prod(spatial)  # rows of the image may lie in the batch axis
         site_map = np.where(site_map < 0, -1, site_map + offsets).reshape(-1)
-        dense = _dense(kernel[(slice(None), slice(None), *tap)], groups, transposed)
+        dense = _dense(kernel[tap], groups, transposed)
         taps.append((site_map, dense))
     matrix = np.ascontiguousarray(np.moveaxis(x.array, 1, 0)).reshape(channels, -1)
     codes = builder.contract(matrix, taps, None if bias is None else bias.numpy())
@@ -79,13 +80,16 @@ def _tap_sites(
 
 
 def _dense(tap: np.ndarray, groups: int, transposed: bool) -> np.ndarray:
-    """One tap's weight as (Cin, Cout); grouped weights become block-diagonal."""
+    """One tap's weight as (Cin, Cout); grouped weights become block-diagonal.
+
+    tap: (Cin / groups, Cout), or transposed (Cin, Cout / groups).
+    """
     if groups == 1:
-        return tap if transposed else tap.T
-    outs, ins = (tap.shape[1], tap.shape[0] // groups) if transposed else (tap.shape[0] // groups, tap.shape[1])
+        return tap
+    ins, outs = (tap.shape[0] // groups, tap.shape[1]) if transposed else (tap.shape[0], tap.shape[1] // groups)
     dense = np.zeros((groups * ins, groups * outs))
     for g in range(groups):
-        block = tap[g * ins : (g + 1) * ins] if transposed else tap[g * outs : (g + 1) * outs].T
+        block = tap[g * ins : (g + 1) * ins] if transposed else tap[:, g * outs : (g + 1) * outs]
         dense[g * ins : (g + 1) * ins, g * outs : (g + 1) * outs] = block
     return dense
 

@@ -122,7 +122,12 @@ def smooth_activations() -> nn.Module:
 @idiom()
 def kinked_activations() -> nn.Module:
     kinked = (nn.ReLU6(), nn.Hardtanh(), nn.LeakyReLU(0.2), nn.PReLU(), nn.Hardswish(), nn.Hardsigmoid())
-    return Activations(*kinked, nn.Threshold(0.1, -0.5), nn.Hardshrink(0.3), nn.Softshrink(0.2))
+    return Activations(*kinked, nn.Threshold(0.1, -0.5))
+
+
+@idiom()
+def shrinking_activations() -> nn.Module:
+    return Activations(nn.Hardshrink(0.3), nn.Softshrink(0.2))
 
 
 @idiom()

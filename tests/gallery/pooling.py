@@ -54,6 +54,22 @@ class PoolingWithStride(nn.Module):
 
 
 @idiom()
+class PoolingWithPadding(nn.Module):
+    """Centred windows with the pooling's own padding, their result shifted down by two rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 4)
+        self.head = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        largest = F.max_pool2d(h, 3, stride=1, padding=1)
+        mean = F.avg_pool2d(h, 3, stride=1, padding=1, count_include_pad=False)
+        return self.head(torch.cat([h, F.pad(torch.cat([largest, mean], dim=1), (0, 0, 2, -2))], dim=1))
+
+
+@idiom()
 class MeanOfTheRowsAbove(nn.Module):
     """Sums over rows before this one, row by row."""
 

@@ -83,6 +83,19 @@ class OnesChannel(nn.Module):
 
 
 @idiom()
+class PaddedWithTheEdge(nn.Module):
+    """Replication above and to the left of features that are strict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 4)
+        self.conv = nn.Conv2d(4, 4, (2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(torch.relu(self.stem(x)), (2, 0, 1, 0), mode="replicate"))
+
+
+@idiom()
 class PaddedWithAValue(nn.Module):
     """Constant padding other than zero."""
 
