@@ -47,12 +47,15 @@ py::tuple tuple_of(const py::handle& object, size_t size, const char* name) {
     return result;
 }
 
+// Sizes and places are read as 32-bit numbers and kept as 64-bit ones, so that sums and products of two cannot
+// overflow before they are checked.
+
 BufferSpec read_buffer(const py::handle& object, Owners& owners) {
     const py::tuple fields = tuple_of(object, 4, "a buffer");
     BufferSpec out;
     out.constant = fields[0].cast<bool>();
-    out.channels = fields[1].cast<int64_t>();
-    out.slots = fields[2].cast<int64_t>();
+    out.channels = fields[1].cast<int32_t>();
+    out.slots = fields[2].cast<int32_t>();
     if (out.constant) out.data = checked<float>(fields[3], {out.slots, out.channels}, "a constant buffer", owners);
     return out;
 }
@@ -61,14 +64,14 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
     const py::tuple fields = tuple_of(object, 6, "a contraction");
     ContractionSpec out;
     out.result = fields[0].cast<int32_t>();
-    out.columns = fields[1].cast<int64_t>();
+    out.columns = fields[1].cast<int32_t>();
     for (const py::handle item : fields[2]) {
         const py::tuple term = tuple_of(item, 5, "a term");
         TermSpec spec;
         spec.buffer = term[0].cast<int32_t>();
         spec.table = term[1].cast<int32_t>();
-        spec.start = term[2].cast<int64_t>();
-        spec.count = term[3].cast<int64_t>();
+        spec.start = term[2].cast<int32_t>();
+        spec.count = term[3].cast<int32_t>();
         spec.weight = checked<double>(term[4], {spec.count, out.columns}, "a weight", owners);
         out.terms.push_back(spec);
     }
@@ -77,7 +80,8 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
         const std::vector<int32_t> flat = to_vector<int32_t>(item);
         if (flat.size() % 4 != 0) throw std::invalid_argument("segments must have 4 fields each");
         std::vector<SegmentSpec> segments;
-        for (size_t i = 0; i < flat.size(); i += 4) segments.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
+        for (size_t i = 0; i < flat.size(); i += 4)
+            segments.push_back({flat[i], flat[i + 1], flat[i + 2], flat[i + 3]});
         out.patterns.push_back(std::move(segments));
     }
     out.pattern_of_site = to_vector<int32_t>(fields[5]);
@@ -90,8 +94,8 @@ LoadSpec read_load(const py::handle& object) {
     out.result = fields[0].cast<int32_t>();
     out.buffer = fields[1].cast<int32_t>();
     out.table = fields[2].cast<int32_t>();
-    out.start = fields[3].cast<int64_t>();
-    out.count = fields[4].cast<int64_t>();
+    out.start = fields[3].cast<int32_t>();
+    out.count = fields[4].cast<int32_t>();
     if (!fields[5].is_none()) out.channels = to_vector<int32_t>(fields[5]);
     return out;
 }
@@ -105,8 +109,8 @@ OperandSpec read_operand(const py::handle& object) {
     const py::tuple fields = tuple_of(object, 3, "an operand");
     out.source = fields[0].cast<int32_t>();
     if (out.source < 0) throw std::invalid_argument("an operand has no register");
-    out.start = fields[1].cast<int64_t>();
-    out.stride = fields[2].cast<int64_t>();
+    out.start = fields[1].cast<int32_t>();
+    out.stride = fields[2].cast<int32_t>();
     return out;
 }
 
@@ -123,15 +127,15 @@ InstructionSpec read_instruction(const py::handle& object) {
     InstructionSpec out;
     const std::string name = fields[0].cast<std::string>();
     out.result = fields[1].cast<int32_t>();
-    out.start = fields[2].cast<int64_t>();
-    out.width = fields[3].cast<int64_t>();
+    out.start = fields[2].cast<int32_t>();
+    out.width = fields[3].cast<int32_t>();
     for (const py::handle item : fields[4]) out.arguments.push_back(read_operand(item));
     if (!fields[5].is_none()) {
         out.reduction = reduction_of(name);
         const py::tuple window = tuple_of(fields[5], 3, "a reduction");
-        out.outer = window[0].cast<int64_t>();
-        out.inner = window[1].cast<int64_t>();
-        out.count = window[2].cast<int64_t>();
+        out.outer = window[0].cast<int32_t>();
+        out.inner = window[1].cast<int32_t>();
+        out.count = window[2].cast<int32_t>();
         return out;
     }
     const std::vector<ElementwiseName>& names = elementwise_names();
@@ -146,16 +150,16 @@ InstructionSpec read_instruction(const py::handle& object) {
 KernelSpec read_kernel(const py::handle& object, Owners& owners) {
     const py::tuple fields = tuple_of(object, 6, "a kernel");
     KernelSpec out;
-    out.sites = fields[0].cast<int64_t>();
-    out.widths = fields[1].cast<std::vector<int64_t>>();
+    out.sites = fields[0].cast<int32_t>();
+    for (const py::handle item : fields[1]) out.widths.push_back(item.cast<int32_t>());
     out.has_contraction = !fields[2].is_none();
     if (out.has_contraction) out.contraction = read_contraction(fields[2], owners);
     for (const py::handle item : fields[3]) out.loads.push_back(read_load(item));
     for (const py::handle item : fields[4]) out.instructions.push_back(read_instruction(item));
     for (const py::handle item : fields[5]) {
         const py::tuple store = tuple_of(item, 6, "a store");
-        out.stores.push_back({store[0].cast<int32_t>(), store[1].cast<int64_t>(), store[2].cast<int64_t>(),
-                              store[3].cast<int32_t>(), store[4].cast<int32_t>(), store[5].cast<int64_t>()});
+        out.stores.push_back({store[0].cast<int32_t>(), store[1].cast<int32_t>(), store[2].cast<int32_t>(),
+                              store[3].cast<int32_t>(), store[4].cast<int32_t>(), store[5].cast<int32_t>()});
     }
     return out;
 }
@@ -164,8 +168,8 @@ Head read_head(const py::tuple& fields, int64_t channels) {
     const std::string kind = fields[0].cast<std::string>();
     Head out{};
     out.channels = channels;
-    out.levels = fields[1].cast<int64_t>();
-    out.mixtures = fields[2].cast<int64_t>();
+    out.levels = fields[1].cast<int32_t>();
+    out.mixtures = fields[2].cast<int32_t>();
     if (kind == "categorical") {
         out.kind = HeadKind::categorical;
     } else if (kind == "mixture") {
@@ -181,7 +185,8 @@ Head read_head(const py::tuple& fields, int64_t channels) {
 std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<int64_t>& shape, const py::list& buffers,
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
-                                    const std::vector<std::pair<int32_t, int32_t>>& outputs, const py::tuple& head) {
+                                    const std::vector<std::pair<int32_t, int32_t>>& outputs,
+                                    const py::tuple& head) try {
     const KernelTable& table = select_isa(isa);
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
@@ -205,6 +210,8 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
     return std::make_unique<Engine>(compile(spec, table));
+} catch (const py::cast_error&) {
+    throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
 }
 
 py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t stream, const py::handle& sample_ids,
@@ -272,7 +279,8 @@ Array<uint32_t> philox_words(const Array<uint32_t>& counter, const Array<uint32_
     if (counter.ndim() != 2 || counter.shape(1) != 4 || key.size() != 2)
         throw std::invalid_argument("philox4x32 takes counters (n, 4) and a key (2,)");
     Array<uint32_t> out({counter.shape(0), py::ssize_t{4}});
-    for (py::ssize_t i = 0; i < counter.shape(0); ++i) philox4x32(counter.data() + 4 * i, key.data(), out.mutable_data() + 4 * i);
+    for (py::ssize_t i = 0; i < counter.shape(0); ++i)
+        philox4x32(counter.data() + 4 * i, key.data(), out.mutable_data() + 4 * i);
     return out;
 }
 

@@ -1,7 +1,9 @@
 // Checks a program and makes it ready to run.
 #include <algorithm>
 #include <map>
+#include <sstream>
 #include <stdexcept>
+#include <string>
 
 #include "compiled.h"
 
@@ -9,9 +11,18 @@ namespace pixelfast {
 
 namespace {
 
-void require(bool condition, const std::string& message) {
-    if (!condition) throw std::invalid_argument("malformed program: " + message);
+// The message is put together only where it is needed: most conditions stand in loops over tables.
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+    if (condition) return;
+    std::ostringstream message;
+    message << "malformed program: ";
+    (message << ... << parts);
+    throw std::invalid_argument(message.str());
 }
+
+constexpr int64_t kMostFloats = int64_t{1} << 40;
+constexpr int64_t kMostNumbers = int64_t{1} << 32;
 
 bool in_range(int64_t index, size_t size) { return index >= 0 && index < static_cast<int64_t>(size); }
 
@@ -34,6 +45,9 @@ public:
 
     CompiledProgram run() {
         require(spec_.channels > 0 && spec_.height > 0 && spec_.width > 0, "the image is empty");
+        require(spec_.channels <= kMostNumbers && spec_.height <= kMostNumbers / spec_.channels &&
+                    spec_.width <= kMostNumbers / (spec_.channels * spec_.height),
+                "the image has more numbers than the noise can count");
         out_.channels = spec_.channels;
         out_.height = spec_.height;
         out_.width = spec_.width;
@@ -54,6 +68,7 @@ private:
         int64_t image = 0, constant = 0, longest = 0;
         for (const BufferSpec& buffer : spec_.buffers) {
             require(buffer.channels > 0 && buffer.slots > 0, "a buffer is empty");
+            require(buffer.channels <= kMostFloats / buffer.slots, "a buffer is larger than any memory");
             Slots slots;
             slots.constant = buffer.constant;
             slots.stride = slot_stride(buffer.channels);
@@ -83,7 +98,7 @@ private:
     }
 
     const Slots& buffer(int32_t index) const {
-        require(in_range(index, out_.buffers.size()), kernel_ + "no buffer " + std::to_string(index));
+        require(in_range(index, out_.buffers.size()), kernel_, "no buffer ", index);
         return out_.buffers[index];
     }
 
@@ -94,19 +109,18 @@ private:
     }
 
     const int32_t* table(int32_t index, int64_t length, const Slots& slots) const {
-        require(in_range(index, out_.tables.size()), kernel_ + "no table " + std::to_string(index));
+        require(in_range(index, out_.tables.size()), kernel_, "no table ", index);
         const std::vector<int32_t>& values = out_.tables[index];
-        require(static_cast<int64_t>(values.size()) == length,
-                kernel_ + "table " + std::to_string(index) + " has " + std::to_string(values.size()) + " entries, not " +
-                    std::to_string(length));
+        require(static_cast<int64_t>(values.size()) == length, kernel_, "table ", index, " has ", values.size(),
+                " entries, not ", length);
         for (const int32_t slot : values)
-            require(slot >= -1 && slot < slots.slots, kernel_ + "table " + std::to_string(index) + " leaves its buffer");
+            require(slot >= -1 && slot < slots.slots, kernel_, "table ", index, " leaves its buffer");
         return values.data();
     }
 
     void compile_kernel(const KernelSpec& spec, CompiledKernel& kernel) {
-        require(spec.sites > 0, kernel_ + "no sites");
-        for (const int64_t width : spec.widths) require(width > 0, kernel_ + "an empty register");
+        require(spec.sites > 0, kernel_, "no sites");
+        for (const int64_t width : spec.widths) require(width > 0, kernel_, "an empty register");
         written_.clear();
         for (const int64_t width : spec.widths) written_.emplace_back(static_cast<size_t>(width), 0);
         out_.max_registers = std::max<int64_t>(out_.max_registers, spec.widths.size());
@@ -119,8 +133,8 @@ private:
     }
 
     void require_register(const KernelSpec& spec, int32_t index, int64_t first, int64_t last) const {
-        require(in_range(index, spec.widths.size()), kernel_ + "no register " + std::to_string(index));
-        require(first >= 0 && last < spec.widths[index], kernel_ + "channels outside register " + std::to_string(index));
+        require(in_range(index, spec.widths.size()), kernel_, "no register ", index);
+        require(first >= 0 && last < spec.widths[index], kernel_, "channels outside register ", index);
     }
 
     void write(int32_t index, int64_t start, int64_t width) {
@@ -128,14 +142,14 @@ private:
     }
 
     void require_written(int32_t index, int64_t channel) const {
-        require(written_[index][channel] != 0, kernel_ + "register " + std::to_string(index) + " is read before it is written");
+        require(written_[index][channel] != 0, kernel_, "register ", index, " is read before it is written");
     }
 
     void compile_contraction(const KernelSpec& kernel_spec, CompiledContraction& out) {
         const ContractionSpec& spec = kernel_spec.contraction;
-        require(spec.columns > 0 && !spec.terms.empty(), kernel_ + "an empty contraction");
+        require(spec.columns > 0 && !spec.terms.empty(), kernel_, "an empty contraction");
         require_register(kernel_spec, spec.result, 0, spec.columns - 1);
-        require(kernel_spec.widths[spec.result] == spec.columns, kernel_ + "the contraction does not fill its register");
+        require(kernel_spec.widths[spec.result] == spec.columns, kernel_, "the contraction does not fill its register");
         out.result = spec.result;
         out.columns = spec.columns;
         write(spec.result, 0, spec.columns);
@@ -144,8 +158,8 @@ private:
         int64_t channels = 0;
         for (const TermSpec& term : spec.terms) {
             const Slots& slots = buffer(term.buffer);
-            require(term.count > 0 && term.start >= 0 && term.start + term.count <= slots.channels,
-                    kernel_ + "a term reads channels outside its buffer");
+            require(term.count > 0 && term.start >= 0 && term.start + term.count <= slots.channels, kernel_,
+                    "a term reads channels outside its buffer");
             out.terms.push_back({from_channel(slots, term.start), table(term.table, kernel_spec.sites, slots)});
             offsets.push_back(channels);
             channels += term.count;
@@ -155,21 +169,21 @@ private:
         for (const std::vector<SegmentSpec>& segments : spec.patterns) {
             Pattern pattern;
             for (const SegmentSpec& s : segments) {
-                require(in_range(s.term, spec.terms.size()), kernel_ + "a pattern has no such term");
-                require(s.first >= 0 && s.count > 0 && int64_t{s.first} + s.count <= spec.terms[s.term].count,
-                        kernel_ + "a segment leaves its term");
+                require(in_range(s.term, spec.terms.size()), kernel_, "a pattern has no such term");
+                require(s.first >= 0 && s.count > 0 && int64_t{s.first} + s.count <= spec.terms[s.term].count, kernel_,
+                        "a segment leaves its term");
                 const int64_t offset = offsets[s.term] + s.first;
                 pattern.segments.push_back({s.term, s.first, s.count, s.last, static_cast<int32_t>(offset)});
                 if (pattern.terms.empty() || pattern.terms.back() != s.term) pattern.terms.push_back(s.term);
                 pattern.channels += s.count;
             }
-            require(pattern.segments.empty() || pattern.segments.back().last, kernel_ + "a block is not closed");
+            require(pattern.segments.empty() || pattern.segments.back().last, kernel_, "a block is not closed");
             out.patterns.push_back(std::move(pattern));
         }
-        require(static_cast<int64_t>(spec.pattern_of_site.size()) == kernel_spec.sites,
-                kernel_ + "pattern_of_site does not have an entry per site");
+        require(static_cast<int64_t>(spec.pattern_of_site.size()) == kernel_spec.sites, kernel_,
+                "pattern_of_site does not have an entry per site");
         for (const int32_t pattern : spec.pattern_of_site)
-            require(in_range(pattern, spec.patterns.size()), kernel_ + "no pattern " + std::to_string(pattern));
+            require(in_range(pattern, spec.patterns.size()), kernel_, "no pattern ", pattern);
         pack_weights(spec, offsets, channels, out);
     }
 
@@ -184,7 +198,8 @@ private:
         out.row_stride = round_up(vectors * lanes, kLineFloats);
         out_.result_floats = std::max(out_.result_floats, out.row_stride);
         out.bias.assign(static_cast<size_t>(vectors * lanes), 0.0f);
-        for (int64_t c = 0; spec.bias != nullptr && c < spec.columns; ++c) out.bias[c] = static_cast<float>(spec.bias[c]);
+        if (spec.bias != nullptr)
+            for (int64_t c = 0; c < spec.columns; ++c) out.bias[c] = static_cast<float>(spec.bias[c]);
 
         float* packed = take_weights(channels * vectors * lanes);
         for (int64_t p = 0; p < panels; ++p) {
@@ -224,18 +239,18 @@ private:
         for (const LoadSpec& load : spec.loads) {
             const Slots& slots = buffer(load.buffer);
             const int64_t count = load.channels.empty() ? load.count : static_cast<int64_t>(load.channels.size());
-            require(count > 0, kernel_ + "an empty load");
+            require(count > 0, kernel_, "an empty load");
             require_register(spec, load.result, 0, count - 1);
             CompiledLoad out;
             out.result = load.result;
             out.count = count;
             out.channels = load.channels;
             if (load.channels.empty()) {
-                require(load.start >= 0 && load.start + count <= slots.channels, kernel_ + "a load leaves its buffer");
+                require(load.start >= 0 && load.start + count <= slots.channels, kernel_, "a load leaves its buffer");
                 out.slots = from_channel(slots, load.start);
             } else {
                 for (const int32_t channel : load.channels)
-                    require(channel >= 0 && channel < slots.channels, kernel_ + "a load leaves its buffer");
+                    require(channel >= 0 && channel < slots.channels, kernel_, "a load leaves its buffer");
                 out.slots = slots;
             }
             if (load.table != kNone) out.table = table(load.table, spec.sites, slots);
@@ -281,7 +296,7 @@ private:
         std::vector<float> numbers;
         const std::vector<ElementwiseName>& names = elementwise_names();
         for (const InstructionSpec& instruction : spec.instructions) {
-            require(instruction.width > 0, kernel_ + "an empty instruction");
+            require(instruction.width > 0, kernel_, "an empty instruction");
             require_register(spec, instruction.result, instruction.start, instruction.start + instruction.width - 1);
             CompiledInstruction out;
             out.result = instruction.result;
@@ -295,10 +310,9 @@ private:
             if (instruction.reduction != Reduction::none) {
                 compile_reduction(spec, instruction, out);
             } else {
-                require(in_range(instruction.operation, names.size()), kernel_ + "no such operation");
+                require(in_range(instruction.operation, names.size()), kernel_, "no such operation");
                 const ElementwiseName& name = names[instruction.operation];
-                require(out.arguments == name.arguments,
-                        kernel_ + name.name + " takes " + std::to_string(name.arguments) + " arguments");
+                require(out.arguments == name.arguments, kernel_, name.name, " takes ", name.arguments, " arguments");
                 out.function = out_.isa->elementwise[instruction.operation];
                 for (int a = 0; a < out.arguments; ++a)
                     out.argument[a] = compile_argument(spec, instruction, instruction.arguments[a], numbers);
@@ -322,7 +336,8 @@ private:
         }
         const int64_t end = operand.start + (instruction.width - 1) * operand.stride;
         require_register(spec, operand.source, std::min(operand.start, end), std::max(operand.start, end));
-        for (int64_t i = 0; i < instruction.width; ++i) require_written(operand.source, operand.start + i * operand.stride);
+        for (int64_t i = 0; i < instruction.width; ++i)
+            require_written(operand.source, operand.start + i * operand.stride);
         out.source = operand.source;
         out.start = operand.start;
         out.stride = operand.stride;
@@ -339,10 +354,10 @@ private:
     }
 
     void compile_reduction(const KernelSpec& spec, const InstructionSpec& instruction, CompiledInstruction& out) {
-        require(out.arguments == 1 && instruction.arguments[0].source != kNone && instruction.count > 0,
-                kernel_ + "a reduction takes one operand and at least one element");
+        require(out.arguments == 1 && instruction.arguments[0].source != kNone && instruction.count > 0, kernel_,
+                "a reduction takes one operand and at least one element");
         const OperandSpec& operand = instruction.arguments[0];
-        require(operand.source != instruction.result, kernel_ + "a reduction overwrites its operand");
+        require(operand.source != instruction.result, kernel_, "a reduction overwrites its operand");
         for (int64_t i = 0; i < instruction.width; ++i) {
             for (int64_t j = 0; j < instruction.count; ++j) {
                 const int64_t channel = operand.start + i * instruction.outer + j * instruction.inner;
@@ -360,9 +375,9 @@ private:
     void compile_stores(const KernelSpec& spec, CompiledKernel& kernel) {
         for (const StoreSpec& store : spec.stores) {
             const Slots& slots = buffer(store.buffer);
-            require(!slots.constant, kernel_ + "a store into a constant");
-            require(store.count > 0 && store.channel >= 0 && store.channel + store.count <= slots.channels,
-                    kernel_ + "a store leaves its buffer");
+            require(!slots.constant, kernel_, "a store into a constant");
+            require(store.count > 0 && store.channel >= 0 && store.channel + store.count <= slots.channels, kernel_,
+                    "a store leaves its buffer");
             require_register(spec, store.source, store.start, store.start + store.count - 1);
             for (int64_t i = 0; i < store.count; ++i) require_written(store.source, store.start + i);
             kernel.stores.push_back({store.source, store.start, store.count, from_channel(slots, store.channel),
@@ -379,15 +394,16 @@ private:
         for (size_t i = 0; i < spec_.tasks.size(); ++i) {
             const TaskSpec& task = spec_.tasks[i];
             const std::string name = "task " + std::to_string(i);
-            require(task.step >= step && task.step >= 0 && task.step < numbers, name + " is out of order");
+            require(task.step >= step && task.step >= 0 && task.step < numbers, name, " is out of order");
             for (; step < task.step; ++step) out_.first_task[step + 1] = static_cast<int64_t>(i);
-            require(in_range(task.kernel, spec_.kernels.size()), name + " has no kernel");
+            require(in_range(task.kernel, spec_.kernels.size()), name, " has no kernel");
             require(task.first >= 0 && task.count > 0 &&
                         int64_t{task.first} + task.count <= static_cast<int64_t>(spec_.sites.size()),
-                    name + " leaves the list of sites");
+                    name, " leaves the list of sites");
             const KernelSpec& kernel = spec_.kernels[task.kernel];
             order.assign(spec_.sites.begin() + task.first, spec_.sites.begin() + task.first + task.count);
-            for (const int32_t site : order) require(site >= 0 && site < kernel.sites, name + " leaves its kernel's sites");
+            for (const int32_t site : order)
+                require(site >= 0 && site < kernel.sites, name, " leaves its kernel's sites");
             append_task(task.kernel, kernel, order);
         }
     }
@@ -434,9 +450,8 @@ private:
         }
         for (const OutputSpec& output : spec_.outputs) {
             const Slots& slots = buffer(output.buffer);
-            require(slots.channels == head.parameters(), "an output has " + std::to_string(slots.channels) +
-                                                             " channels, not the likelihood's " +
-                                                             std::to_string(head.parameters()));
+            require(slots.channels == head.parameters(), "an output has ", slots.channels,
+                    " channels, not the likelihood's ", head.parameters());
             out_.outputs.push_back({slots, table(output.table, pixels, slots)});
         }
         out_.input_scale = spec_.input_scale;

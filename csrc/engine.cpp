@@ -20,27 +20,31 @@ namespace pixelfast {
 
 namespace {
 
-// With fewer images for each thread, all threads share every task instead: a small matrix product is bound by the
-// reading of its weights, which they then split.
-constexpr int64_t kImagesPerThread = 4;
-
 // A thread that is given less, in multiply-adds, costs more to start and to wait for than it saves; nor is a task ever
 // less than so much.
 constexpr double kWorkPerThread = 5e6;
 constexpr double kWorkPerTask = 2000;
 
-int choose_threads(const CompiledProgram& program, const Request& request) {
-    if (request.threads > 0) return request.threads;
+// With so few images for each thread, all threads had better share every task, if tasks are as large as this on average
+// for one image: such a product is bound by the reading of its weights, which they then split.
+constexpr int64_t kImagesPerThread = 4;
+constexpr double kWorkOfLargeTasks = 1e5;
+
+struct Plan {
+    int threads;
+    Sharing sharing;
+};
+
+Plan plan(const CompiledProgram& program, const Request& request) {
     double work = 0;
     for (const Task& task : program.tasks) work += task.work + kWorkPerTask;
     const double worthwhile = work * static_cast<double>(request.samples) / kWorkPerThread;
-    return static_cast<int>(std::clamp(worthwhile, 1.0, static_cast<double>(omp_get_max_threads())));
-}
-
-Sharing choose_sharing(const Request& request, int threads) {
-    if (threads == 1) return Sharing::images;
-    if (request.sharing != Sharing::automatic) return request.sharing;
-    return request.samples >= kImagesPerThread * threads ? Sharing::images : Sharing::tasks;
+    int threads = static_cast<int>(std::clamp(worthwhile, 1.0, static_cast<double>(omp_get_max_threads())));
+    if (request.threads > 0) threads = request.threads;
+    if (request.sharing != Sharing::automatic) return {threads, request.sharing};
+    const bool large = work > kWorkOfLargeTasks * static_cast<double>(program.tasks.size());
+    if (large && request.samples < kImagesPerThread * threads) return {threads, Sharing::tasks};
+    return {static_cast<int>(std::min<int64_t>(threads, request.samples)), Sharing::images};
 }
 
 // Everything the threads of a call share.
@@ -180,7 +184,8 @@ struct Crew {
             const int64_t first = tasks ? 0 : request.samples * thread / threads;
             const int64_t last = tasks ? request.samples : request.samples * (thread + 1) / threads;
             if (thread == 0 || !tasks)
-                teams.push_back(std::make_unique<Team>(call.program, call.arenas.get() + first * call.program.arena_floats,
+                teams.push_back(std::make_unique<Team>(call.program,
+                                                       call.arenas.get() + first * call.program.arena_floats,
                                                        last - first, tasks ? threads : 1));
             members.push_back(std::make_unique<Member>(call, *teams.back(), first, tasks ? thread : 0));
         }
@@ -238,15 +243,15 @@ Outcome Engine::run(const Request& request) const {
         const size_t channels = static_cast<size_t>(program_.channels);
         call.pixels.assign(static_cast<size_t>(request.samples),
                            {std::vector<double>(channels, 0.0), std::vector<uint8_t>(channels, 0), 0});
-        const int wanted = choose_threads(program_, request);
+        const Plan planned = plan(program_, request);
         std::unique_ptr<Crew> crew;
-#pragma omp parallel num_threads(wanted)
+#pragma omp parallel num_threads(planned.threads)
         {
             // OpenMP may give fewer threads than were asked for.
 #pragma omp single
             {
                 outcome.threads = omp_get_num_threads();
-                outcome.sharing = choose_sharing(request, outcome.threads);
+                outcome.sharing = outcome.threads == 1 ? Sharing::images : planned.sharing;
                 try {
                     crew = std::make_unique<Crew>(call, outcome.sharing, outcome.threads);
                 } catch (...) {

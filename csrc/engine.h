@@ -57,8 +57,8 @@ public:
 
     const CompiledProgram& program() const { return program_; }
 
-    // Throws std::invalid_argument for a request that does not fit the program, ParametersNotFinite where a likelihood's
-    // parameters are not numbers, and whatever on_row throws.
+    // Throws std::invalid_argument for a request that does not fit the program, ParametersNotFinite where a
+    // likelihood's parameters are not numbers, and whatever on_row throws.
     Outcome run(const Request& request) const;
 
 private:

@@ -7,7 +7,8 @@ static void noise(const NoiseKey& key, int64_t blocks, uint32_t* words) {
     const UL low = UL{} + 0xFFFFFFFFu;
     const UL multiplier0 = UL{} + kPhiloxMultiplier0, multiplier1 = UL{} + kPhiloxMultiplier1;
     for (int64_t first = 0; first < blocks; first += kDoubleLanes) {
-        UL c0 = UL{} + key.sample, c1 = UL{} + key.number, c2 = lane + static_cast<uint64_t>(first), c3 = UL{} + key.stream;
+        UL c0 = UL{} + key.sample, c1 = UL{} + key.number;
+        UL c2 = lane + static_cast<uint64_t>(first), c3 = UL{} + key.stream;
         uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
         for (int round = 0; round < kPhiloxRounds; ++round) {
             const UL p0 = multiply_low_halves(multiplier0, c0);

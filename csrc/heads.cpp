@@ -113,8 +113,8 @@ double Sampler::draw_mixture(int64_t channel, const float* parameters, PixelStat
     return level;
 }
 
-// The component given the channels before: the logits plus the temperature times the log-probabilities of those channels
-// under the distribution that the temperature defines (at temperature 0 the model's own), plus noise.
+// The component given the channels before: the logits plus the temperature times the log-probabilities of those
+// channels under the distribution that the temperature defines (at temperature 0 the model's own), plus noise.
 int64_t Sampler::choose_from_posterior(int64_t channel, const float* parameters, const PixelState& pixel,
                                        const NoiseKey& key) {
     kernels_.noise(key, (head_.mixtures + 3) / 4, words_.data());
@@ -130,7 +130,8 @@ int64_t Sampler::choose_from_posterior(int64_t channel, const float* parameters,
     return argmax(scores_);
 }
 
-// Parameters are [logits | for each channel: means, log-scales and, with three channels, coefficients], each `mixtures`.
+// Parameters are [logits | for each channel: means, log-scales and, with three channels, coefficients], `mixtures`
+// of each.
 double Sampler::mean(int64_t channel, const float* parameters, int64_t component, const PixelState& pixel) const {
     const int64_t m = head_.mixtures;
     const int64_t kinds = head_.channels == 3 ? 3 : 2;

@@ -47,7 +47,8 @@ public:
 private:
     double draw_mixture(int64_t channel, const float* parameters, PixelState& pixel, const NoiseKey& key);
     int64_t choose_component(const float* logits, const NoiseKey& key);
-    int64_t choose_from_posterior(int64_t channel, const float* parameters, const PixelState& pixel, const NoiseKey& key);
+    int64_t choose_from_posterior(int64_t channel, const float* parameters, const PixelState& pixel,
+                                  const NoiseKey& key);
     double mean(int64_t channel, const float* parameters, int64_t component, const PixelState& pixel) const;
     double log_scale(int64_t channel, const float* parameters, int64_t component) const;
     double log_bin(double mean, double log_scale, double level) const;

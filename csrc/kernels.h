@@ -31,8 +31,8 @@ struct Tile {
 };
 
 using TileFunction = void (*)(const Tile&);
-using ElementwiseFunction = void (*)(float* destination, const float* const* sources, const int64_t* steps, int64_t width,
-                                     bool exact);
+using ElementwiseFunction = void (*)(float* destination, const float* const* sources, const int64_t* steps,
+                                     int64_t width, bool exact);
 
 constexpr int kMaxTileRows = 8;
 constexpr int kMaxTileVectors = 3;
@@ -47,8 +47,8 @@ struct KernelTable {
     const ElementwiseFunction* elementwise;             // by operation number
     // words[0 : 4 * blocks] <- draws 0, 1, ... of the number.
     void (*noise)(const NoiseKey& key, int64_t blocks, uint32_t* words);
-    // The lowest i that maximises logits[i] - temperature * log(-log(u_i)), u_i = (words[i] + 0.5) 2^-32; -1 where a logit
-    // is NaN or all are minus infinity. In double precision. Up to a vector past `count` is read of both arrays.
+    // The lowest i that maximises logits[i] - temperature * log(-log(u_i)), u_i = (words[i] + 0.5) 2^-32; -1 where a
+    // logit is NaN or all are minus infinity. In double precision. Up to a vector past `count` is read of both arrays.
     int64_t (*gumbel_argmax)(const float* logits, const uint32_t* words, double temperature, int64_t count);
 };
 

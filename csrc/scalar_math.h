@@ -1,5 +1,6 @@
-// Scalar functions. In double precision: what the likelihoods need, written out here so that their bits do not depend on
-// the C library's choice of an instruction set. In float: rare operations of programs, computed in double and rounded.
+// Scalar functions. In double precision: what the likelihoods need, written out here so that their bits do not depend
+// on the C library's choice of an instruction set. In float: rare operations of programs, by the C library's functions
+// in double precision, rounded.
 #pragma once
 
 #include <cmath>

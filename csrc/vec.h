@@ -38,10 +38,14 @@ PF_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b,
 PF_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
 PF_INLINE F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
 PF_INLINE F square_root(F a) { return (F)_mm512_sqrt_ps((__m512)a); }
-PF_INLINE F round_even(F a) { return (F)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-PF_INLINE F round_down(F a) { return (F)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-PF_INLINE F round_up(F a) { return (F)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
-PF_INLINE F round_to_zero(F a) { return (F)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
+template <int direction>
+PF_INLINE F rounded(F a) {
+    return (F)_mm512_roundscale_ps((__m512)a, direction | _MM_FROUND_NO_EXC);
+}
+PF_INLINE F round_even(F a) { return rounded<_MM_FROUND_TO_NEAREST_INT>(a); }
+PF_INLINE F round_down(F a) { return rounded<_MM_FROUND_TO_NEG_INF>(a); }
+PF_INLINE F round_up(F a) { return rounded<_MM_FROUND_TO_POS_INF>(a); }
+PF_INLINE F round_to_zero(F a) { return rounded<_MM_FROUND_TO_ZERO>(a); }
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 }

@@ -243,7 +243,8 @@ void Worker::finish_row(const CompiledKernel& kernel, int64_t row) {
         const int32_t index = store.table[site_[row]];
         if (index < 0) continue;
         float* destination = arena_[row] + store.slots.offset + index * store.slots.stride;
-        std::memmove(destination, registers_[store.source] + store.start, static_cast<size_t>(store.count) * sizeof(float));
+        std::memmove(destination, registers_[store.source] + store.start,
+                     static_cast<size_t>(store.count) * sizeof(float));
     }
 }
 

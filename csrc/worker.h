@@ -1,8 +1,8 @@
 // One thread's part of a team that runs tasks together on a range of images.
 //
-// Sharing tasks pays only while every thread has a core: on a busy machine a thread that is not running holds up all the
-// others at every task. So the first member, when it sees this, takes all the work for a while. Every member must know
-// of that at the same moment; the first one announces it at a barrier.
+// Sharing tasks pays only while every thread has a core: on a busy machine a thread that is not running holds up all
+// the others at every task. So the first member, when it sees this, takes all the work for a while. Every member must
+// know of that at the same moment; the first one announces it at a barrier.
 #pragma once
 
 #include <atomic>
@@ -28,8 +28,8 @@ struct Team {
     int size;
     SpinBarrier barrier;
     std::atomic<int> long_waits{0};
-    // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be at
-    // the one before.
+    // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be
+    // at the one before.
     int64_t alone_until[2] = {0, 0};
     std::atomic<int64_t> passed{0};  // numbers that are done, while the first member works alone
     Storage<float> results;  // (kChunkRows, row stride of the kernel)

@@ -19,7 +19,19 @@ from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.errors import BackendError
 from pixelfast.likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
-from pixelfast.program import Buffer, Contraction, Input, Kernel, Load, Output, Program, Store, Term, k_blocks
+from pixelfast.program import (
+    Buffer,
+    Contraction,
+    Input,
+    Kernel,
+    Load,
+    Operand,
+    Output,
+    Program,
+    Store,
+    Term,
+    k_blocks,
+)
 
 ISAS = _C.available_isas()
 
@@ -146,7 +158,7 @@ def test_sums_run_in_the_order_of_the_program(isa: str, counts: list[int]) -> No
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str, seed: int) -> None:
-    program, likelihood = random_program(np.random.default_rng(seed), height=3, width=6)
+    program, likelihood = random_program(np.random.default_rng(seed), height=3, width=9)
     backend = CpuBackend(program, likelihood, isa=isa)
     alone = {i: digest(run_random(backend, [i], threads=1)) for i in range(17)}
     for ids in ([0, 1], [2, 0, 1], list(range(16)), list(range(17))[::-1]):
@@ -156,6 +168,30 @@ def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str, seed: int) -
                 for row, i in enumerate(ids):
                     one = Result(result.images[row : row + 1], [p[row : row + 1] for p in result.params])
                     assert digest(one) == alone[i], (ids, threads, sharing)
+
+
+def test_more_threads_than_cores_change_nothing() -> None:
+    """Threads that wait for a core make the first one work alone now and then."""
+    program, likelihood = random_program(np.random.default_rng(6), height=12, width=12)
+    backend = CpuBackend(program, likelihood)
+    ids = list(range(16))
+    expected = digest(run_random(backend, ids, threads=1))
+    assert digest(run_random(backend, ids, threads=8, sharing="tasks")) == expected
+    rows: list[int] = []
+    crowded = run_random(backend, ids, threads=8, sharing="tasks", on_row=lambda y, _: rows.append(y))
+    assert digest(crowded) == expected
+    assert rows == list(range(12))
+
+
+def test_the_run_tells_how_threads_shared_it() -> None:
+    program, likelihood = random_program(np.random.default_rng(6))
+    backend = CpuBackend(program, likelihood)
+    run_random(backend, [0, 1], threads=2, sharing="tasks")
+    assert backend.stats["threads"] == 2 and backend.stats["sharing"] == "tasks"
+    assert backend.stats["isa"] == backend.isa and backend.stats["seconds"] > 0
+    # So little work is not worth a second thread.
+    run_random(backend, [0, 1])
+    assert backend.stats["threads"] == 1
 
 
 def test_seeds_and_ids_change_images() -> None:
@@ -452,6 +488,18 @@ DAMAGES: dict[str, Callable[[Program], Program]] = {
     ),
     "register read before it is written": lambda p: change_kernel(
         p, 0, instructions=p.kernels[0].instructions[1:]
+    ),
+    "operand far beyond its register": lambda p: change_kernel(
+        p,
+        0,
+        instructions=change_first(p.kernels[0].instructions, args=(Operand(0, 2**31 - 1, 2**31 - 1),)),
+    ),
+    "field beyond 32 bits": lambda p: change_kernel(
+        p, 0, instructions=change_first(p.kernels[0].instructions, args=(Operand(0, 2**40),))
+    ),
+    "image beyond the noise": lambda p: dataclasses.replace(p, shape=(1, 2**31, 2**31)),
+    "buffer beyond memory": lambda p: dataclasses.replace(
+        p, buffers=change_first(p.buffers, slots=2**30, channels=2**30)
     ),
     "negative width": lambda p: change_kernel(
         p, 0, instructions=change_first(p.kernels[0].instructions, width=-1)

@@ -123,7 +123,7 @@ CONDITIONS = {
     "label too large": ("label 3 & 0 to 2", torch.tensor([0, 3, 1])),
     "label negative": ("label -1 & 0 to 2", torch.tensor([0, -1, 1])),
     "a tuple": ("tuple & Tensor", (torch.zeros(3, dtype=torch.int64),)),
-    "text": ("str", "three"),
+    "text": ("'three' & tensors", "three"),
 }
 
 
