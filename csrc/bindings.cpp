@@ -306,7 +306,7 @@ PYBIND11_MODULE(_C, module) {
         try {
             if (error) std::rethrow_exception(error);
         } catch (const ParametersNotFinite& e) {
-            PyErr_SetString(PyExc_ArithmeticError, e.what());
+            PyErr_SetString(PyExc_FloatingPointError, e.what());
         }
     });
     py::class_<Engine>(module, "Engine")

@@ -60,7 +60,7 @@ class Engine:
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
         """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
 
-        Raises ValueError for arguments that do not fit the program, ArithmeticError where the network's
+        Raises ValueError for arguments that do not fit the program, FloatingPointError where the network's
         outputs are not numbers, KeyboardInterrupt, and whatever on_row raises.
         """
 
@@ -80,9 +80,7 @@ def elementwise_names() -> dict[str, int]:
 def philox4x32(counter: npt.NDArray[np.uint32], key: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     """Philox4x32-10 of counters (n, 4) under a key (2,)."""
 
-def noise_words(
-    seed: int, sample: int, number: int, draws: int, stream: int, isa: str
-) -> npt.NDArray[np.uint32]:
+def noise_words(seed: int, sample: int, number: int, draws: int, stream: int, isa: str) -> npt.NDArray[np.uint32]:
     """The first draws of one number, as the kernels of an instruction set make them."""
 
 def max_threads() -> int:

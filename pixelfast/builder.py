@@ -18,7 +18,7 @@ from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, Tap, V
 from .provenance import Space, distinct_columns
 from .readiness import NEVER, source_ready
 
-MAX_WINDOW = 64
+MAX_WINDOW = 256
 """Widest reduction over positions that is unrolled; wider ones (a norm over the image) are leaks in practice."""
 
 
@@ -54,6 +54,14 @@ class Builder:
         """The matrix as one value, copied together if need be."""
         value = self.materialise(matrix)
         return Source(value, np.arange(matrix.shape[1], dtype=np.int32), np.arange(len(matrix)))
+
+    def _regular(self, matrix: np.ndarray, columns: np.ndarray, source: Source) -> tuple[np.ndarray, Source]:
+        """The same numbers as neighbouring channels of one value. Reading the channels between them with a weight of
+        zero instead would turn an infinity there into NaN."""
+        if self.is_constant(source) or bool((np.diff(source.channels) == 1).all()):
+            return columns, source
+        alone = np.where(source.sites >= 0, matrix[columns], 0)
+        return columns, self._whole(alone)
 
     def materialise(self, matrix: np.ndarray) -> int:
         """One value that holds a (channels, sites) matrix of codes."""
@@ -218,7 +226,7 @@ class Builder:
         outs = taps[0][1].shape[1]
         terms: list[tuple[Source, np.ndarray]] = []
         fixed_sites: np.ndarray | None = None
-        pieces = self.space.sources(matrix)
+        pieces = [self._regular(matrix, columns, source) for columns, source in self.space.sources(matrix)]
         for site_map, weight in taps:
             for columns, source in pieces:
                 table = source.sites if site_map is None else np.where(site_map < 0, -1, source.sites[site_map])

@@ -15,7 +15,7 @@ from .problem import Problem, make_problem
 from .readiness import find_leak
 from .rules.common import is_pointwise
 from .simplify import Prologue, Simplifier
-from .trace import Recording, Ref
+from .trace import Recording, Ref, leaves_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Analysis:
     graph: Graph
     ready: list[Any]
     prologue: Prologue
-    examples: list[tuple[torch.Tensor, torch.Tensor]]
-    """Levels (N, C, H, W) and the model's own parameters (N, P, H, W) for them, at two batch sizes."""
+    examples: list[tuple[torch.Tensor, Any, torch.Tensor]]
+    """Levels (N, C, H, W), the condition, and the model's own parameters (N, P, H, W), at several batch sizes."""
 
 
 def check_causality(
@@ -113,12 +113,13 @@ def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     return (first.T.reshape(problem.shape), changed.T.reshape(problem.shape))
 
 
-def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[tuple[torch.Tensor, Any, torch.Tensor]]:
     """The same operations and constants whatever the images; images of a batch do not see each other."""
     first, changed = example_levels(problem)
     lowest = torch.zeros_like(first)
     three = torch.stack([highest, first, changed])
-    others = [problem.record(torch.stack([lowest, lowest])), problem.record(three)]
+    varied = problem.varied_condition(3)
+    others = [problem.record(torch.stack([lowest, lowest])), problem.record(three, condition=varied)]
     _same_calls(*others)
     _same_arithmetic(single, others[0])
     alone, together = single.output_tensor, others[1].output_tensor
@@ -129,7 +130,10 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
     same = (together[0] - alone[0]).abs() <= 1e-3 * scale
     if not bool((same | (together[0] == alone[0]) | (~finite & ~torch.isfinite(together[0]))).all()):
         raise _mixing_error(problem, first, lowest, highest)
-    return [(highest[None], alone), (three, together)]
+    lone = problem.batch_condition(None, 1)
+    dark = others[0].output_tensor
+    examples = [(highest[None], lone, alone), (three, varied, together)]
+    return examples if dark is None else [*examples, (lowest[None], lone, dark[:1])]
 
 
 def _mixing_error(problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> CausalityError:
@@ -201,7 +205,8 @@ def _same_arithmetic(single: Recording, batch: Recording) -> None:
 
     one, many = arithmetic(single), arithmetic(batch)
     for mine, its in zip(one, many, strict=False):
-        if mine.op is not its.op or _numbers(mine) != _numbers(its):
+        same = all(a == b or (a != a and b != b) for a, b in zip(_numbers(mine), _numbers(its), strict=False))
+        if mine.op is not its.op or not same:
             raise UnsupportedModelError(
                 f"the model does different things for one image and for a batch: {mine} became {its}"
             )
@@ -225,4 +230,6 @@ def _numel(ref: Ref) -> int:
 
 
 def _numbers(call: Any) -> list[float]:
-    return [a for a in [*call.args, *call.kwargs.values()] if isinstance(a, float)]
+    """Numbers among the arguments that cannot be sizes, which change with the batch."""
+    kinds = (int, float) if is_pointwise(call.name) else (float,)
+    return [a for a in leaves_of((call.args, call.kwargs)) if isinstance(a, kinds)]

@@ -56,7 +56,11 @@ def input_code(kind: Any, levels: int, channels: int) -> InputCode:
         if kind in KINDS:
             return InputCode(kind, levels, 1.0, 0.0)
         raise ShapeError(f"input={kind!r} is unknown; use one of {', '.join(map(repr, KINDS))}, or a table of values")
-    table = torch.as_tensor(kind).detach().to("cpu", torch.float64)
+    try:
+        table = torch.as_tensor(kind).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        names = ", ".join(map(repr, KINDS))
+        raise ShapeError(f"input is {type(kind).__name__}; use one of {names}, or a table of values") from None
     if table.shape not in ((levels,), (channels, levels)) or not bool(torch.isfinite(table).all()):
         raise ShapeError(
             f"input is a table of shape {tuple(table.shape)}; it takes finite values of shape ({levels},) or "

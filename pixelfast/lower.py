@@ -146,11 +146,16 @@ class _KernelLowering:
         terms = []
         active = []
         for tap in node.taps:
-            first, last = int(tap.source.channels.min()), int(tap.source.channels.max()) + 1
-            weight = _spread(tap.weight, tap.source.channels - first, last - first)
             slots = self.parent.slots_of(tap.source, self.live)
             active.append(slots >= 0)
-            terms.append(Term(self.parent.buffer(tap.source.value), self.parent.table(slots), first, weight))
+            terms.append(
+                Term(
+                    self.parent.buffer(tap.source.value),
+                    self.parent.table(slots),
+                    int(tap.source.channels[0]),
+                    tap.weight,
+                )
+            )
         used = np.stack(active)
         counts = np.array([len(tap.source.channels) for tap in node.taps])
         self.parent.flops += 2.0 * channels * float((used.sum(axis=1) * counts).sum())
@@ -223,15 +228,6 @@ class _KernelLowering:
                 table = self.parent.table(self.parent.schedule.slots[node.out])
                 stores.append(Store(self.register_of[node.out], 0, channels, self.parent.buffer(node.out), table, 0))
         return tuple(stores)
-
-
-def _spread(weight: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Weights of all channels of a range, of which only some are read."""
-    if len(rows) == count and bool((np.diff(rows) == 1).all()):
-        return weight
-    spread = np.zeros((count, weight.shape[1]))
-    np.add.at(spread, rows, weight)
-    return spread
 
 
 def _start_stride(channels: np.ndarray, wanted: int) -> tuple[int, int]:

@@ -90,6 +90,10 @@ class Problem:
         rows = []
         for leaf, like in zip(leaves, example, strict=True):
             if not isinstance(like, torch.Tensor):
+                if leaf is not like and leaf != like:
+                    raise ShapeError(
+                        f"the condition holds {leaf!r}; the model was compiled with {like!r} there, for good"
+                    )
                 rows.append(like)
                 continue
             if not isinstance(leaf, torch.Tensor):
@@ -97,7 +101,7 @@ class Problem:
             if leaf.ndim == like.ndim - 1 and leaf.shape == like.shape[1:]:
                 leaf = leaf[None]
             if leaf.ndim != like.ndim or leaf.shape[1:] != like.shape[1:] or len(leaf) not in (1, samples):
-                wanted = tuple([samples, *like.shape[1:]])
+                wanted = (samples, *like.shape[1:])
                 raise ShapeError(
                     f"the condition has a tensor of shape {tuple(leaf.shape)}; {samples} images take {wanted}"
                 )
@@ -110,6 +114,20 @@ class Problem:
             rows.append(leaf.to(like.dtype).expand(samples, *like.shape[1:]))
         self._check_labels(rows)
         return tree_unflatten(rows, spec)
+
+    def varied_condition(self, samples: int) -> Any:
+        """The example for image 0, and for the others the same with other float numbers."""
+        generator = torch.Generator().manual_seed(20160616)
+
+        def vary(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or not leaf.ndim:
+                return leaf
+            noise = torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
+            noise[0] = 0
+            return leaf.cpu() + noise
+
+        leaves, spec = tree_flatten(self.batch_condition(None, samples))
+        return None if self.condition is None else tree_unflatten([vary(leaf) for leaf in leaves], spec)
 
     def _check_labels(self, rows: list[Any]) -> None:
         config = getattr(self.model, "config", None)
@@ -163,6 +181,8 @@ def make_problem(
                 raise PixelfastError(f"the model's {name} holds NaN or infinite numbers; load sound weights")
     if condition is not None:
         leaves, spec = tree_flatten(condition)
+        if any(isinstance(leaf, torch.Tensor) and not leaf.ndim for leaf in leaves):
+            raise ShapeError("the condition holds a tensor without axes; its first axis must be the images")
         condition = tree_unflatten(
             [leaf[:1] if isinstance(leaf, torch.Tensor) and leaf.ndim else leaf for leaf in leaves], spec
         )

@@ -58,14 +58,27 @@ def check_request(
     return Request(n, seed, ids, rows, float(temperature), mode, given, where, batch_size)
 
 
+def as_tensor(name: str, value: Any) -> torch.Tensor:
+    """A tensor on the CPU, of a tensor, an array or lists of numbers."""
+    try:
+        return torch.as_tensor(value).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ShapeError(f"{name} is {type(value).__name__}; it takes a tensor") from None
+
+
 def _whole(name: str, value: Any, lowest: int, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not lowest <= value <= highest:
         raise ShapeError(f"{name} is {value!r}; it must be a whole number from {lowest} to {highest}")
     return int(value)
 
 
-def _ids(sample_ids: Sequence[int], n: int) -> np.ndarray:
-    ids = torch.as_tensor(sample_ids).cpu().numpy() if len(sample_ids) else np.zeros(0, dtype=np.int64)
+def _ids(sample_ids: Any, n: int) -> np.ndarray:
+    try:
+        ids = np.asarray(sample_ids.cpu() if isinstance(sample_ids, torch.Tensor) else [*sample_ids])
+    except TypeError:
+        raise ShapeError(f"sample_ids is {type(sample_ids).__name__}; it takes {n} whole numbers") from None
+    if not ids.size:
+        ids = ids.astype(np.int64)
     if ids.shape != (n,) or (n and (ids.dtype.kind not in "iu" or int(ids.min()) < 0 or int(ids.max()) >= 2**32)):
         raise ShapeError(
             f"sample_ids must be {n} whole numbers from 0 to 2**32 - 1; got {ids.dtype} of shape {ids.shape}"
@@ -80,7 +93,7 @@ def _known(
         return None, None
     if known is None or mask is None:
         raise ShapeError("known and mask go together: the integers, and where they are given")
-    known, mask = torch.as_tensor(known).cpu(), torch.as_tensor(mask).cpu()
+    known, mask = as_tensor("known", known), as_tensor("mask", mask)
     if mask.dtype != torch.bool:
         raise ShapeError(f"mask is {mask.dtype}; it must be bool, true where known is given")
     shape = (n, *problem.shape)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .backends.registry import choose
 from .causality import Analysis, analyse
 from .describe import describe_program
-from .errors import ShapeError, UnsupportedModelError
+from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
 from .likelihoods import Likelihood
 from .limit import fewest_weight_bytes, limit_seconds
 from .lower import lower
@@ -23,7 +23,7 @@ from .machine import measured_quickly
 from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
-from .requests import Request, check_request
+from .requests import Request, as_tensor, check_request
 from .schedule import schedule
 from .split import split_early
 
@@ -95,6 +95,7 @@ def compile(
         BackendError, ShapeError, PixelfastError: an argument is wrong.
     """
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
+    place = _device(device)
     started = time.perf_counter()
     analysis = analyse(problem)
     graph, ready = split_early(analysis.graph, analysis.ready)
@@ -107,11 +108,22 @@ def compile(
         chosen(lowered.program, problem.likelihood, dtype),
         refused,
         dtype,
-        torch.device(device or "cpu"),
+        place,
     )
     sampler._check_itself()
     sampler.compile_seconds = time.perf_counter() - started
     return sampler
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        place = torch.device(device or "cpu")
+        torch.zeros(1, device=place).cpu()
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError):
+        raise BackendError(
+            f"device is {device!r}; images can be returned on the CPU or an accelerator that torch has"
+        ) from None
+    return place
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +204,8 @@ class Sampler:
             self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size
         )
         out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
+        if on_row is not None and not callable(on_row):
+            raise PixelfastError(f"on_row is {type(on_row).__name__}; it takes a function of (row, images)")
         bar = _bar(progress, n * self.shape[1])
 
         def row_done(first: int) -> Callable[[int, np.ndarray], None]:
@@ -243,8 +257,14 @@ class Sampler:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _images(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.as_tensor(x).cpu()
-        if x.is_floating_point() or x.dtype == torch.bool or x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+        x = as_tensor("x", x)
+        if (
+            x.is_floating_point()
+            or x.is_complex()
+            or x.dtype == torch.bool
+            or x.ndim != 4
+            or tuple(x.shape[1:]) != self.shape
+        ):
             raise ShapeError(
                 f"x is {x.dtype} {tuple(x.shape)}; it takes integers of shape (N, {', '.join(map(str, self.shape))})"
             )
@@ -337,8 +357,7 @@ class Sampler:
     def _check_itself(self) -> None:
         """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
         problem = self._problem
-        condition = problem.batch_condition(None, 1)
-        for images, dense in self._analysis.examples:
+        for images, condition, dense in self._analysis.examples:
             dense = dense.to(torch.float64)
             request = check_request(
                 problem, len(images), 0, None, condition, 1.0, "exact", images, torch.ones((), dtype=torch.bool), None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .builder import Builder
-from .errors import CausalityError, UnsupportedModelError
+from .errors import CausalityError, PixelfastError, UnsupportedModelError
 from .ir import Graph
 from .readiness import input_ready
 from .rules import RULES
@@ -31,6 +31,12 @@ def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
         s == 1 or a == b for s, a, b in zip(ref.size, content.stride(), ref.stride, strict=True)
     )
     return whole and same and content.untyped_storage().nbytes() == numel * content.element_size()
+
+
+_METADATA = {f"aten.{name}_" for name in "transpose t squeeze unsqueeze swapaxes swapdims as_strided detach".split()}
+"""In-place operations that change how a tensor reads its storage, not what is in it."""
+
+_RANGE_CHECKS = ("aten.aminmax", "aten.min", "aten.max")
 
 
 @dataclass
@@ -59,6 +65,7 @@ class Simplifier:
         self._given: dict[int, Any] = {}
         self._captured: dict[tuple[int, int, Ref], np.ndarray] = {}
         self._version: dict[int, int] = {}
+        self._range_checks: set[int] = set()
         self._index_input()
 
     def _index_input(self) -> None:
@@ -103,10 +110,8 @@ class Simplifier:
         """Codes of a condition-dependent tensor that an image-dependent operation reads."""
         key = (ref.storage, self._version.get(ref.storage, 0), ref)
         if key not in self._captured:
-            size = ref.size if len(ref.size) > 2 else (1,) * (3 - len(ref.size)) + ref.size[::-1]
             channels = ref.size[1] if len(ref.size) > 2 else int(np.prod(ref.size))
             sites = int(np.prod(ref.size)) // max(channels, 1)
-            del size
             value = self.builder.value("condition", sites, channels, np.zeros(sites))
             self.prologue.steps.append(("capture", (value, ref)))
             self._captured[key] = self.builder.space.codes(value, sites).reshape(ref.size)
@@ -114,7 +119,6 @@ class Simplifier:
 
     def write(self, ref: Ref, content: Any) -> None:
         """Puts a tensor, codes, or an opaque mark where the recorded result lies."""
-        self._version[ref.storage] = self._version.get(ref.storage, 0) + 1
         if isinstance(content, Opaque):
             self.storages[ref.storage] = content
             return
@@ -138,12 +142,15 @@ class Simplifier:
             codes = self.builder.constant(old.to(torch.float64).numpy())
         elif isinstance(old, Codes):
             codes = old.array.copy()
+        elif isinstance(old, Conditional):
+            codes = self._capture(Ref(ref.storage, 0, (numel,), (1,), ref.dtype)).copy()
         else:
             codes = np.zeros(numel, dtype=self.builder.space.dtype)
         strides = tuple(s * codes.itemsize for s in ref.stride)
         window = np.lib.stride_tricks.as_strided(codes[ref.offset :], ref.size, strides)
         window[...] = np.broadcast_to(content.array, ref.size)
         self.storages[ref.storage] = Codes(codes, ref.dtype)
+        self._version[ref.storage] = self._version.get(ref.storage, 0) + 1
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
@@ -153,9 +160,11 @@ class Simplifier:
             self.builder.where = str(call)
             try:
                 self._call(call)
-            except NotImplementedError as error:
-                detail = f": {error}" if str(error) else ""
-                raise UnsupportedModelError(f"{call} is not supported{detail}") from None
+            except (PixelfastError, MemoryError):
+                raise
+            except Exception as error:
+                detail = f": {str(error).splitlines()[0]}" if str(error) else ""
+                raise UnsupportedModelError(f"{call} is not supported{detail}") from error
             for storage in last_use.get(number, ()):
                 self.storages.pop(storage, None)
 
@@ -179,6 +188,13 @@ class Simplifier:
         outputs = [o for o in call.outputs if isinstance(o, Ref)]
         mutable = call.op._schema.is_mutable
         contents = [self.content(r) for r in refs]
+        if call.name == "aten._local_scalar_dense":
+            self._number_read(call, refs[0], contents[0])
+            return
+        if call.name in _METADATA:
+            return
+        if call.name in _RANGE_CHECKS and len(call.args) == 1 and not refs[0].dtype.is_floating_point:
+            self._range_checks |= {o.storage for o in outputs}
         if not mutable and outputs and all(o.storage in self.storages for o in outputs):
             return
         if is_creation(call.name) or not any(isinstance(c, (Codes, Opaque)) for c in contents):
@@ -195,6 +211,16 @@ class Simplifier:
                     self.write(output, content)
                 return
         self._lower(call, outputs)
+
+    def _number_read(self, call: Call, ref: Ref, content: Any) -> None:
+        """A Python number made of a tensor would be frozen. Only range checks of integers, as in one_hot, are none."""
+        if isinstance(content, torch.Tensor) or ref.storage in self._range_checks:
+            return
+        of = "the condition" if isinstance(content, Conditional) else "the image"
+        raise UnsupportedModelError(
+            f"{call} reads a number of {of} into Python, where it would be frozen; "
+            "keep it a tensor (torch.where, not if)"
+        )
 
     def _evaluate(self, call: Call, outputs: list[Ref]) -> None:
         """A constant: computed now, in float64."""
@@ -276,6 +302,8 @@ class Simplifier:
                 f"the model returned {type(output).__name__}; give `outputs` to pick the parameters"
             )
         content = self.read(output)
+        if isinstance(content, Opaque) and not content.leak:
+            raise UnsupportedModelError(f"{content.where} is not supported: it {content.reason}")
         if isinstance(content, Opaque):
             channels, height, width = self.graph.shape
             raise CausalityError(

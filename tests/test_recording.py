@@ -89,6 +89,20 @@ def test_loop_as_long_as_the_image_says():
     assert "test_recording.py" in refusal(Looping(None), input="levels")
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda h, c: h * 2 if c.sum() > 0 else torch.tanh(h), lambda h, c: h * c.abs().max().item()],
+    ids=["branch", "number"],
+)
+def test_python_that_depends_on_the_condition(function):
+    class Conditional(Around):
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            return self.head(self.function(self.stem(x), condition))
+
+    message = refusal(Conditional(function), condition=torch.ones(1, 4, 1, 1))
+    assert "number" in message and "test_recording.py" in message
+
+
 def test_shape_that_depends_on_the_image():
     message = refusal(Around(lambda h: h * h[h > 0].mean()))
     assert "test_recording.py" in message

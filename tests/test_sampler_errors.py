@@ -202,6 +202,29 @@ def test_buffers_that_are_not_finite():
     raises(PixelfastError, "running_var", pixelfast.compile, broken, **idiom.arguments())
 
 
+class LogOfNegative(nn.Module):
+    """Sound weights, NaN parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 1)
+        nn.init.constant_(self.conv.bias, -9.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(self.conv(nn.functional.pad(x, (1, -1))))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference", "naive"])
+def test_parameters_that_are_no_numbers(backend):
+    """Nothing is drawn from NaN; where it is found is said."""
+    arguments = IDIOMS["two_stacks"].arguments()
+    words = "row 0, column 0"
+    if backend == "naive":
+        raises(PixelfastError, words, pixelfast.naive_sample, LogOfNegative(), 2, **arguments)
+    else:
+        raises(PixelfastError, words, pixelfast.compile(LogOfNegative(), backend=backend, **arguments).sample, 2)
+
+
 @pytest.mark.parametrize("thing", [None, "model.pt", 3, {"weight": torch.zeros(1)}])
 def test_things_that_are_no_model(thing):
     raises(UnsupportedModelError, f"{type(thing).__name__} & torch.nn.Module", pixelfast.compile, thing)

@@ -111,7 +111,7 @@ class CpuBackend:
                 last_number=self._numbers if last_number is None else last_number,
                 sharing=sharing,
             )
-        except ArithmeticError as error:
+        except FloatingPointError as error:
             raise BackendError(str(error)) from error
         self.stats = stats | {
             "isa": self.isa,

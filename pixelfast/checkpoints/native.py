@@ -28,9 +28,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     Values are checked by the model's constructor. Raises CheckpointError.
     """
     if len(text) > LONGEST_DESCRIPTION:
-        raise CheckpointError(
-            f"the description has {len(text)} characters; at most {LONGEST_DESCRIPTION} are accepted"
-        )
+        raise CheckpointError(f"the description has {len(text)} characters; at most {LONGEST_DESCRIPTION} are accepted")
     try:
         description = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -39,9 +37,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         raise CheckpointError("the description must have version, model and config, and nothing else")
     version, name, config = description["version"], description["model"], description["config"]
     if version != VERSION or isinstance(version, bool):
-        raise CheckpointError(
-            f"format version {str(version)[:20]!r} is not {VERSION}, which this pixelfast reads"
-        )
+        raise CheckpointError(f"format version {str(version)[:20]!r} is not {VERSION}, which this pixelfast reads")
     if not isinstance(name, str) or name not in registry.MODELS:
         raise CheckpointError(f"unknown model {str(name)[:40]!r}; known are {', '.join(registry.MODELS)}")
     if not isinstance(config, dict):

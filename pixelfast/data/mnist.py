@@ -54,13 +54,10 @@ def load_mnist(folder: str | Path, split: Literal["train", "test"]) -> Split:
     labels = read_idx(labels_path)
     if labels.shape != images.shape[:1]:
         raise ShapeError(
-            f"{labels_path} holds {tuple(labels.shape)} labels for {len(images)} images; "
-            "one label per image is needed"
+            f"{labels_path} holds {tuple(labels.shape)} labels for {len(images)} images; one label per image is needed"
         )
     if int(labels.max()) > 9:
-        raise ShapeError(
-            f"{labels_path} holds the label {int(labels.max())}; MNIST labels are the digits 0 to 9"
-        )
+        raise ShapeError(f"{labels_path} holds the label {int(labels.max())}; MNIST labels are the digits 0 to 9")
     return Split(images.unsqueeze(1), labels.long())
 
 
@@ -100,9 +97,7 @@ def _read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PixelfastError(
-            f"{path} is a damaged or truncated gzip file ({error}); copy it again"
-        ) from error
+        raise PixelfastError(f"{path} is a damaged or truncated gzip file ({error}); copy it again") from error
     except OSError as error:
         raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -118,6 +113,4 @@ def _find(folder: Path, stem: str, kind: str) -> Path:
             path = folder / subfolder / name
             if path.is_file():
                 return path
-    raise PixelfastError(
-        f"{folder} holds no {stem}-{kind} or {stem}-{kind}.gz; give the folder of MNIST's IDX files"
-    )
+    raise PixelfastError(f"{folder} holds no {stem}-{kind} or {stem}-{kind}.gz; give the folder of MNIST's IDX files")

@@ -177,7 +177,7 @@ class Likelihood(ABC):
 
 def check_sampling(temperature: float, mode: str) -> None:
     """Refuse a temperature that is negative or not finite, and an unknown mode, with a PixelfastError."""
-    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    number = isinstance(temperature, (int, float, np.floating, np.integer)) and not isinstance(temperature, bool)
     if not (number and math.isfinite(temperature) and temperature >= 0):
         raise PixelfastError(f"temperature is {temperature!r}; it must be 0 (the mode) or a positive number")
     if mode not in MODES:
@@ -205,15 +205,11 @@ def check_drawn(drawn: torch.Tensor, given: npt.NDArray[np.bool_], number: int, 
 def check_images(x: torch.Tensor, levels: int) -> None:
     """Refuse images that are not integers (N, C, H, W) with 0 <= x < levels, with a ShapeError."""
     if x.ndim != 4 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ShapeError(
-            f"images have dtype {x.dtype} and shape {tuple(x.shape)}; they must be integers (N, C, H, W)"
-        )
+        raise ShapeError(f"images have dtype {x.dtype} and shape {tuple(x.shape)}; they must be integers (N, C, H, W)")
     if x.numel() and not (x.dtype == torch.uint8 and levels >= 256):
         lowest, highest = (int(end) for end in torch.aminmax(x))
         if lowest < 0 or highest >= levels:
-            raise ShapeError(
-                f"images have values from {lowest} to {highest}; they must be from 0 to {levels - 1}"
-            )
+            raise ShapeError(f"images have values from {lowest} to {highest}; they must be from 0 to {levels - 1}")
 
 
 def check_params(params: torch.Tensor, accepted: Sequence[tuple[int, ...]], name: str) -> None:
@@ -222,8 +218,7 @@ def check_params(params: torch.Tensor, accepted: Sequence[tuple[int, ...]], name
         return
     layouts = " or ".join("(N, " + ", ".join(map(str, shape)) + ")" for shape in accepted)
     raise ShapeError(
-        f"params have dtype {params.dtype} and shape {tuple(params.shape)}; "
-        f"{name} takes floating point {layouts}"
+        f"params have dtype {params.dtype} and shape {tuple(params.shape)}; {name} takes floating point {layouts}"
     )
 
 
@@ -235,8 +230,8 @@ def check_batch(params: torch.Tensor, x: torch.Tensor) -> None:
 
 def check_levels(levels: int) -> None:
     """Refuse fewer than two levels, with a PixelfastError."""
-    if levels < 2:
-        raise PixelfastError(f"levels is {levels}; it must be at least 2")
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise PixelfastError(f"levels is {levels!r}; it must be a whole number, at least 2")
 
 
 def at_least_float32(params: torch.Tensor) -> torch.Tensor:

@@ -64,8 +64,8 @@ class DiscretizedLogisticMixture(Likelihood):
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
-        if self.mixtures < 1:
-            raise PixelfastError(f"mixtures is {self.mixtures}; it must be at least 1")
+        if isinstance(self.mixtures, bool) or not isinstance(self.mixtures, int) or self.mixtures < 1:
+            raise PixelfastError(f"mixtures is {self.mixtures!r}; it must be a whole number, at least 1")
 
     def parameters(self, channels: int) -> int:
         if channels not in (1, 3):
@@ -153,9 +153,7 @@ class DiscretizedLogisticMixture(Likelihood):
         level = (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
         return level.masked_fill(pixel.component < 0, math.nan)
 
-    def _posterior(
-        self, channel: int, parts: Parts, levels: torch.Tensor, temperature: float
-    ) -> torch.Tensor:
+    def _posterior(self, channel: int, parts: Parts, levels: torch.Tensor, temperature: float) -> torch.Tensor:
         """Unnormalised log-posterior of the component given the channels before, times the temperature.
 
         Of the distribution that the temperature defines; at temperature 0, of the model's own. (N, M),
@@ -209,9 +207,7 @@ class DiscretizedLogisticMixture(Likelihood):
         """`_log_bins_of_scale` with the floor applied to `log_scale`."""
         return self._log_bins_of_scale(mean, log_scale.clamp(min=LOG_SCALE_FLOOR), level)
 
-    def _log_bins_of_scale(
-        self, mean: torch.Tensor, log_scale: torch.Tensor, level: torch.Tensor
-    ) -> torch.Tensor:
+    def _log_bins_of_scale(self, mean: torch.Tensor, log_scale: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """Log-probability of the bin of `level` under each logistic; the arguments broadcast.
 
         With upper and lower the bin's edges in units of the scale,

@@ -52,9 +52,7 @@ class VerticalConv(nn.Conv2d):
     this stack then depend on image rows before y only. (N, in, H, W) -> (N, out, H, W).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel_size: int, *, dilation: int = 1, include_row: bool
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, *, dilation: int = 1, include_row: bool) -> None:
         self.reach = dilation * (kernel_size // 2)
         rows = kernel_size // 2 + include_row
         super().__init__(inputs, outputs, (rows, kernel_size), dilation=dilation)

@@ -20,9 +20,7 @@ class ConditionKind:
     def __init__(self, classes: int | None, spatial: int | None, vector: int | None) -> None:
         given = [value for value in (classes, spatial, vector) if value is not None]
         if len(given) > 1:
-            raise PixelfastError(
-                "a model takes one kind of condition: classes, spatial_condition or vector_condition"
-            )
+            raise PixelfastError("a model takes one kind of condition: classes, spatial_condition or vector_condition")
         self.classes = checks.optional_integer("classes", classes, 1, checks.MAX_WIDTH)
         self.spatial = checks.optional_integer("spatial_condition", spatial, 1, checks.MAX_WIDTH)
         self.vector = checks.optional_integer("vector_condition", vector, 1, checks.MAX_WIDTH)

@@ -120,9 +120,7 @@ class GatedPixelCNN(nn.Module):
             mask = channel_mask(hidden, hidden, groups, own=True)
             head_mask = channel_mask(channels, hidden, groups, own=True)
         self.stem_vertical = VerticalConv(channels, hidden, kernel_size, include_row=False)
-        self.stem_horizontal = HorizontalConv(
-            channels, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask
-        )
+        self.stem_horizontal = HorizontalConv(channels, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask)
         self.blocks = nn.ModuleList(
             GatedBlock(hidden, kernel_size, dilation, mask, self.condition) for dilation in dilations
         )

@@ -36,9 +36,7 @@ def concat_elu(x: Tensor) -> Tensor:
 class GatedResnet(nn.Module):
     """A gated residual block. x (N, filters, H, W), aux (N, aux, H, W) or None -> (N, filters, H, W)."""
 
-    def __init__(
-        self, filters: int, aux: int, dropout: float, condition: ConditionKind, *, rightwards: bool
-    ) -> None:
+    def __init__(self, filters: int, aux: int, dropout: float, condition: ConditionKind, *, rightwards: bool) -> None:
         super().__init__()
         kernel = HORIZONTAL_KERNEL if rightwards else VERTICAL_KERNEL
         self.conv_in = ShiftedConv2d(2 * filters, filters, kernel, rightwards=rightwards)
@@ -61,9 +59,7 @@ class GatedResnet(nn.Module):
 class Level(nn.Module):
     """The blocks of both stacks at one resolution of the encoder (without skips) or decoder (with)."""
 
-    def __init__(
-        self, blocks: int, filters: int, dropout: float, condition: ConditionKind, *, skips: bool
-    ) -> None:
+    def __init__(self, blocks: int, filters: int, dropout: float, condition: ConditionKind, *, skips: bool) -> None:
         super().__init__()
         vertical_aux, horizontal_aux = (filters, 2 * filters) if skips else (0, filters)
         self.vertical = nn.ModuleList(

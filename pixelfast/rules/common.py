@@ -27,6 +27,8 @@ class Opaque:
 
     where: str
     reason: str
+    leak: bool = False
+    """It reads the whole image, so whoever reads it leaks."""
 
 
 _CREATION = {

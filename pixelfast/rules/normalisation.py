@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .common import Codes
-from .reduction import _opaque, moments
+from .common import Codes, Opaque
+from .reduction import moments, opaque
 
 
 def _along(vector: torch.Tensor, ndim: int, axis: int) -> torch.Tensor:
@@ -23,7 +23,7 @@ def _batch_norm(
     training = bool(rest[0]) if len(rest) == 3 else False
     eps = rest[-1]
     if training or mean is None or variance is None:
-        return [_opaque(call)] * 3
+        return [Opaque(str(call), "mixes all positions of the image", leak=True)] * 3
     scale = torch.rsqrt(variance + eps)
     scale = scale if weight is None else scale * weight
     shift = (0.0 if bias is None else bias) - mean * scale
@@ -41,9 +41,10 @@ def _normalised(builder: Any, codes: np.ndarray, axes: list[int], eps: float) ->
 
 
 def _layer_norm(builder: Any, call: Any, x: Codes, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    codes = _normalised(builder, x.array, list(range(x.ndim - len(shape), x.ndim)), eps)
+    axes = list(range(x.ndim - len(shape), x.ndim))
+    codes = _normalised(builder, x.array, axes, eps)
     if codes is None:
-        return _opaque(call)
+        return opaque(builder, call, x.array, axes)
     if weight is not None:
         codes = builder.pointwise("aten.mul.Tensor", [codes, weight])
     if bias is not None:
@@ -57,7 +58,7 @@ def _group_norm(
     grouped = x.array.reshape(n, groups, c // groups, hw)
     codes = _normalised(builder, grouped, [2, 3], eps)
     if codes is None:
-        return [_opaque(call)] * 3
+        return [opaque(builder, call, grouped, [2, 3])] * 3
     codes = codes.reshape(x.array.shape)
     if weight is not None:
         codes = builder.pointwise("aten.mul.Tensor", [codes, _along(weight, x.ndim, 1)])

@@ -21,6 +21,10 @@ _LOGICAL = {
 def _pointwise(builder: Any, call: Any, name: str, args: Any, kwargs: Any) -> Codes:
     overload = call.op._overloadname
     base = name.split(".")[1]
+    if "out" in kwargs:
+        raise NotImplementedError("an operation with out=")
+    if len(call.outputs) != 1 or "shift" in base:
+        raise NotImplementedError("integer arithmetic and results in several tensors have no rule")
     dtype = call.outputs[0].dtype
     kinds = [a.dtype for a in args if isinstance(a, (Codes, torch.Tensor))]
     if base in _LOGICAL:
@@ -33,8 +37,10 @@ def _pointwise(builder: Any, call: Any, name: str, args: Any, kwargs: Any) -> Co
     return Codes(builder.pointwise(f"aten.{base}.{overload}", [operand(a) for a in args], dict(kwargs)), dtype)
 
 
-def _mul(builder: Any, call: Any, a: Any, b: Any) -> Codes:
+def _mul(builder: Any, call: Any, a: Any, b: Any, **kwargs: Any) -> Codes:
     """Where one factor is a constant 0 the other is not read."""
+    if kwargs:
+        raise NotImplementedError("an operation with out=")
     a, b = _to_number(a), _to_number(b)
     if isinstance(a, Codes) and isinstance(b, Codes):
         return _pointwise(builder, call, "aten.mul", [a, b], {})
@@ -87,7 +93,12 @@ def _sub(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1) -> Codes:
     return _pointwise(builder, call, "aten.sub", [a, b], {} if alpha == 1 else {"alpha": alpha})
 
 
-def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1) -> Codes:
+def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1, **kwargs: Any) -> Codes:
+    """The sum of two truth values is their disjunction."""
+    if all(getattr(v, "dtype", None) == torch.bool for v in (a, b)):
+        return Codes(builder.pointwise("aten.logical_or.default", [operand(a), operand(b)]), torch.bool)
+    if kwargs:
+        raise NotImplementedError("an operation with out=")
     return _pointwise(builder, call, "aten.add", [a, b], {} if alpha == 1 else {"alpha": alpha})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..builder import MAX_WINDOW
 from .common import Codes, Opaque
 
 Array = np.ndarray
@@ -20,14 +21,17 @@ def _axes(x: Codes, dims: Any) -> list[int]:
     return [d % x.ndim for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
 
 
-def _opaque(call: Any) -> Opaque:
-    return Opaque(str(call), "mixes all positions of the image")
+def opaque(builder: Any, call: Any, codes: Array, axes: Sequence[int]) -> Opaque:
+    """What a reduction over too many positions to unroll leaves behind."""
+    if builder.site_axes(codes) <= {a % codes.ndim for a in axes}:
+        return Opaque(str(call), "mixes all positions of the image", leak=True)
+    return Opaque(str(call), f"reduces over more than {MAX_WINDOW} positions")
 
 
 def _reduce(op: str) -> Callable[..., Any]:
     def rule(builder: Any, call: Any, x: Codes, dims: Any = None, keepdim: bool = False, **_: Any) -> Any:
         codes = builder.reduce(op, x.array, _axes(x, dims), keepdim)
-        return _opaque(call) if codes is None else Codes(codes, x.dtype)
+        return opaque(builder, call, x.array, _axes(x, dims)) if codes is None else Codes(codes, x.dtype)
 
     return rule
 
@@ -36,7 +40,7 @@ def _mean(builder: Any, call: Any, x: Codes, dims: Any = None, keepdim: bool = F
     axes = _axes(x, dims)
     codes = builder.reduce("sum", x.array, axes, keepdim)
     if codes is None:
-        return _opaque(call)
+        return opaque(builder, call, x.array, axes)
     return Codes(
         builder.pointwise("aten.mul.Tensor", [codes, 1.0 / math.prod(x.array.shape[a] for a in axes)]), x.dtype
     )
@@ -52,21 +56,30 @@ def _extreme(op: str) -> Callable[..., Any]:
         dims, keepdim = (rest[0] if rest else None), (rest[1] if len(rest) > 1 else False)
         codes = builder.reduce(op, x.array, _axes(x, dims), keepdim)
         if codes is None:
-            return _opaque(call)
+            return opaque(builder, call, x.array, _axes(x, dims))
         return [Codes(codes, x.dtype), Opaque(str(call), "gives an index that depends on the image")]
 
     return rule
 
 
-def _unsupported_number(builder: Any, call: Any, x: Codes, *_: Any, **__: Any) -> Any:
-    """Range checks read numbers of the image; harmless as long as no tensor is made of them."""
-    return [Opaque(str(call), "reads numbers of the whole image")] * len(call.outputs)
+def _unfollowed(builder: Any, call: Any, x: Codes, *_: Any, **__: Any) -> Any:
+    """Harmless as long as no output reads it, as with the range check of one_hot."""
+    return [Opaque(str(call), "has no rule")] * len(call.outputs)
+
+
+def _logical(op: str) -> Callable[..., Any]:
+    def rule(builder: Any, call: Any, x: Codes, dims: Any = None, keepdim: bool = False) -> Any:
+        truth = builder.pointwise("aten.ne.Scalar", [x.array, 0])
+        codes = builder.reduce(op, truth, _axes(x, dims), keepdim)
+        return opaque(builder, call, x.array, _axes(x, dims)) if codes is None else Codes(codes, torch.bool)
+
+    return rule
 
 
 def _softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     parts = softmax_parts(builder, x.array, dim)
     if parts is None:
-        return _opaque(call)
+        return opaque(builder, call, x.array, [dim])
     _, raised, total = parts
     return Codes(builder.pointwise("aten.div.Tensor", [raised, total]), x.dtype)
 
@@ -74,7 +87,7 @@ def _softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
 def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     parts = softmax_parts(builder, x.array, dim)
     if parts is None:
-        return _opaque(call)
+        return opaque(builder, call, x.array, [dim])
     shifted, _, total = parts
     return Codes(
         builder.pointwise("aten.sub.Tensor", [shifted, builder.pointwise("aten.log.default", [total])]), x.dtype
@@ -95,7 +108,7 @@ def _logsumexp(builder: Any, call: Any, x: Codes, dims: Sequence[int], keepdim: 
     axes = _axes(x, dims)
     top = builder.reduce("amax", x.array, axes, True)
     if top is None:
-        return _opaque(call)
+        return opaque(builder, call, x.array, axes)
     raised = builder.pointwise("aten.exp.default", [builder.pointwise("aten.sub.Tensor", [x.array, top])])
     total = builder.pointwise("aten.log.default", [builder.reduce("sum", raised, axes, True)])
     codes = builder.pointwise("aten.add.Tensor", [total, top])
@@ -119,7 +132,7 @@ def _variance(root: bool, with_mean: bool) -> Callable[..., Any]:
         axes = _axes(x, dims)
         found = moments(builder, x.array, axes, 1.0 if correction is None else float(correction))
         if found is None:
-            return _opaque(call)
+            return opaque(builder, call, x.array, axes)
         mean, variance = found
         if root:
             variance = builder.pointwise("aten.sqrt.default", [variance])
@@ -135,7 +148,9 @@ def _norm(builder: Any, call: Any, x: Codes, ord: Any = 2, dims: Any = None, kee
     if ord not in (None, 2, 2.0):
         raise NotImplementedError(f"a vector norm of order {ord}")
     total = builder.reduce("sum", builder.pointwise("aten.mul.Tensor", [x.array, x.array]), _axes(x, dims), keepdim)
-    return _opaque(call) if total is None else Codes(builder.pointwise("aten.sqrt.default", [total]), x.dtype)
+    if total is None:
+        return opaque(builder, call, x.array, _axes(x, dims))
+    return Codes(builder.pointwise("aten.sqrt.default", [total]), x.dtype)
 
 
 def _windows(
@@ -215,11 +230,11 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.mean": _mean,
     "aten.max": _extreme("amax"),
     "aten.min": _extreme("amin"),
-    "aten.aminmax": _unsupported_number,
-    "aten.argmax": _unsupported_number,
-    "aten.argmin": _unsupported_number,
-    "aten.any": _unsupported_number,
-    "aten.all": _unsupported_number,
+    "aten.aminmax": _unfollowed,
+    "aten.argmax": _unfollowed,
+    "aten.argmin": _unfollowed,
+    "aten.any": _logical("amax"),
+    "aten.all": _logical("amin"),
     "aten._softmax": _softmax,
     "aten._log_softmax": _log_softmax,
     "aten.logsumexp": _logsumexp,

@@ -11,13 +11,16 @@ import torch
 from .common import Codes, as_codes
 
 
-def _run(builder: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
-    """The operation itself, on a tensor of codes. float64 holds codes exactly, for operations that take no integers."""
+def _run(builder: Any, call: Any, *args: Any, indices: bool = False, **kwargs: Any) -> Any:
+    """The operation itself, on a tensor of codes. float64 holds codes exactly, for operations that take no integers.
+
+    `indices`: integer constants are indices and stay what they are.
+    """
 
     def argument(a: Any, kind: torch.dtype) -> Any:
         if isinstance(a, Codes):
             return torch.from_numpy(np.ascontiguousarray(a.array)).to(kind)
-        if isinstance(a, torch.Tensor) and a.is_floating_point():
+        if isinstance(a, torch.Tensor) and (a.is_floating_point() or not indices):
             return torch.from_numpy(np.ascontiguousarray(as_codes(builder, a))).to(kind)
         if isinstance(a, (list, tuple)):
             return type(a)(argument(item, kind) for item in a)
@@ -60,6 +63,9 @@ def _pad(builder: Any, call: Any, x: Codes, pad: Sequence[int], value: float = 0
 
 
 def _copy(builder: Any, call: Any, target: Any, source: Any, *_: Any) -> Any:
+    """Into a buffer of integers or truth values numbers are cast."""
+    if isinstance(source, Codes):
+        return _to_copy(builder, call, source, call.outputs[0].dtype)
     return source
 
 
@@ -106,10 +112,11 @@ def _index(builder: Any, call: Any, x: Any, indices: Sequence[Any]) -> Any:
         if len(dynamic) == 1 and isinstance(indices[0], Codes) and all(i is None for i in indices[1:]):
             from .contraction import embed
 
-            return embed(builder, x, indices[0])
+            counted = builder.pointwise("aten.remainder.Scalar", [indices[0].array, len(x)])  # -1 is the last row
+            return embed(builder, x, Codes(counted, indices[0].dtype))
         _constant_index(*indices)
     _constant_index(*indices)
-    return _run(builder, call, x, list(indices))
+    return _run(builder, call, x, list(indices), indices=True)
 
 
 def _index_put(builder: Any, call: Any, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Codes:
@@ -123,7 +130,7 @@ def _index_put(builder: Any, call: Any, x: Any, indices: Sequence[Any], values: 
 
 def _with_index(builder: Any, call: Any, x: Any, dim: int, index: Any, *rest: Any, **kwargs: Any) -> Any:
     _constant_index(index)
-    return _run(builder, call, x, dim, index, *rest, **kwargs)
+    return _run(builder, call, x, dim, index, *rest, indices=True, **kwargs)
 
 
 def _scatter(builder: Any, call: Any, x: Any, dim: int, index: Any, source: Any, **kwargs: Any) -> Any:

@@ -37,9 +37,7 @@ class TrainResult:
     path: Path
 
 
-def train(
-    recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progress: bool = True
-) -> TrainResult:
+def train(recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progress: bool = True) -> TrainResult:
     """Train on MNIST's IDX files in `data`; write snapshots and the finished model into the folder `out`.
 
     `out/snapshot.pt` is written at the start and every `recipe.snapshot_every` steps and holds all that the
@@ -67,9 +65,7 @@ def train(
             write_snapshot(run.state(), snapshot)
         else:
             run.load(saved, snapshot)
-        with tqdm(
-            total=recipe.steps, initial=run.step, desc=recipe.name, unit="step", disable=not progress
-        ) as bar:
+        with tqdm(total=recipe.steps, initial=run.step, desc=recipe.name, unit="step", disable=not progress) as bar:
             validation = "-"
             while run.step < recipe.steps:
                 bits = run.advance(train_images)
@@ -139,8 +135,7 @@ class _Run:
             different = sorted(key for key in given.keys() | found.keys() if given.get(key) != found.get(key))
             if different:
                 raise CheckpointError(
-                    f"{path} is of another recipe (different: {', '.join(different)}); "
-                    "resume with the same one"
+                    f"{path} is of another recipe (different: {', '.join(different)}); resume with the same one"
                 )
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])

@@ -48,9 +48,7 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"nothing to resume: {path} does not exist; start without resume") from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable training snapshot; start anew in another folder"
-        ) from error
+        raise CheckpointError(f"{path} is not a readable training snapshot; start anew in another folder") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} is not a training snapshot; start anew in another folder")
     return state

@@ -186,6 +186,55 @@ class DictOfConditions(nn.Module):
         return self.head(torch.tanh(self.stem(x) + code[:, :, None, None]))
 
 
+@idiom(condition=spatial)
+class MapWrittenIntoBuffers(nn.Module):
+    """Condition and features written side by side into zeros, each then changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 2)
+        self.conv = MaskedConv("B", 4, 4)
+
+    def forward(self, x: Tensor, where: Tensor) -> Tensor:
+        h = self.stem(x)
+        joined = h.new_zeros(len(x), 4, *x.shape[2:])
+        joined[:, :2] = where
+        joined[:, 2:] = h
+        joined[:, 1:3] *= 2
+        joined[:, 0] += h[:, 0]
+        return self.conv(joined)
+
+
+@idiom(condition=spatial)
+class MapThroughAttention(Conditional):
+    """Any operation will do for what depends on the condition alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+        self.linear = nn.Linear(2, 8)
+
+    def features(self, where: Tensor) -> Tensor:
+        tokens = where.flatten(2).transpose(1, 2)
+        mixed = self.attention(tokens, tokens, tokens)[0].cumsum(dim=1).sort(dim=1).values
+        return self.linear(mixed).transpose(1, 2).reshape(len(where), 8, *where.shape[2:])
+
+
+@idiom(condition=spatial)
+class MapAsMask(nn.Module):
+    """Where the condition is positive one thing is computed, elsewhere another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 4)
+        self.head = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor, where: Tensor) -> Tensor:
+        h = self.stem(x)
+        chosen = torch.where(where[:, :1] > 0, torch.tanh(h), -h)
+        return self.head(chosen.masked_fill(where[:, 1:] > 1, 0.5))
+
+
 @idiom(condition=label)
 class WeightChosenByLabel(nn.Module):
     """One bias per class, gathered by index_select, added to the logits."""

@@ -113,6 +113,23 @@ class DropoutInEvaluation(nn.Module):
         return self.head(F.dropout(self.net(x), 0.2, training=self.training))
 
 
+@idiom()
+class WaitsAtOneColumn(nn.Module):
+    """A sum that must wait at every row's first pixel for the fourth, of features that others need at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 1)
+        self.near = nn.Conv2d(4, 4, 1)
+        self.far = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(F.pad(x, (1, -1)))
+        late = torch.zeros_like(h)
+        late[..., 0] = x[..., 3]
+        return self.near(h) + F.pad(self.far(torch.tanh(h + late)), (4, -4))
+
+
 @idiom((1, 3, 4))
 class TransposedImage(nn.Module):
     """Rows and columns swapped in the middle of the network: a layer that looks left looks up."""

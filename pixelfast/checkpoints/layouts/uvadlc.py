@@ -34,9 +34,7 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Converted:
     layers = len({name.split(".")[1] for name in shapes if name.startswith("conv_layers.")})
     outputs = (shapes.get("conv_out.bias") or (0,))[0]
     if outputs < 2 * channels or outputs % channels:
-        raise CheckpointError(
-            f"conv_out has {outputs} outputs, not a whole number of levels for {channels} channels"
-        )
+        raise CheckpointError(f"conv_out has {outputs} outputs, not a whole number of levels for {channels} channels")
     check_shapes(shapes, _needed_shapes(channels, hidden, kernel, layers, outputs))
     _check_masks(tensors, kernel, layers)
 
