@@ -44,6 +44,7 @@ class Analysis:
     graph: Graph
     ready: list[Any]
     prologue: Prologue
+    tolerance: float
     examples: list[tuple[torch.Tensor, Any, torch.Tensor]]
     """Levels (N, C, H, W), the condition, and the model's own parameters (N, P, H, W), at several batch sizes."""
 
@@ -97,7 +98,7 @@ def analyse(problem: Problem) -> Analysis:
             out,
             reads,
         )
-    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, examples)
+    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, single.tolerance, examples)
 
 
 def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +128,7 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
         return []
     finite = torch.isfinite(alone[0])
     scale = float(alone[0][finite].abs().max()) + 1e-30 if bool(finite.any()) else 1.0
-    same = (together[0] - alone[0]).abs() <= 1e-3 * scale
+    same = (together[0] - alone[0]).abs() <= single.tolerance * scale
     if not bool((same | (together[0] == alone[0]) | (~finite & ~torch.isfinite(together[0]))).all()):
         raise _mixing_error(problem, first, lowest, highest)
     lone = problem.batch_condition(None, 1)
@@ -189,7 +190,11 @@ def _same_calls(two: Recording, three: Recording) -> None:
         )
     for number, leaf in two.leaves.items():
         twin = three.leaves.get(number)
-        if twin is not None and leaf.shape == twin.shape and leaf.numel() < 65536 and not _equal(leaf, twin):
+        if twin is None or leaf.shape != twin.shape:
+            raise UnsupportedModelError(
+                "a tensor is made from the image outside torch (numpy, tolist) and would be frozen; keep to torch"
+            )
+        if leaf.numel() < 65536 and not _equal(leaf, twin):
             raise UnsupportedModelError("a constant of the model depends on the image it is given")
 
 

@@ -370,7 +370,7 @@ class Sampler:
             scale = float(dense.abs()[torch.isfinite(dense)].max()) if torch.isfinite(dense).any() else 1.0
             error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs(), 0.0)
             missing = (~torch.isfinite(stepped) & torch.isfinite(dense)).reshape(*done.shape[:2], -1)[:, :, :count]
-            if bool(missing.any()) or float(error.max()) > 2e-3 * max(scale, 1e-3):
+            if bool(missing.any()) or float(error.max()) > self._analysis.tolerance * max(scale, 1e-3):
                 where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
                 raise UnsupportedModelError(
                     f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} "

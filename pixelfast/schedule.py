@@ -48,12 +48,27 @@ class Schedule:
 
 def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
     nodes = _live(graph)
-    groups, group_of = _fuse(graph, nodes, ready)
-    readers = _readers(groups, group_of)
-    _assign_steps(graph, groups, group_of, readers)
+    punctual: set[int] = set()
+    while True:
+        groups, group_of = _fuse(graph, nodes, ready, punctual)
+        readers = _readers(groups, group_of)
+        _assign_steps(graph, groups, group_of, readers)
+        waiting = _waiting(groups, ready) - punctual
+        if not waiting:
+            break
+        punctual |= waiting
     slots, slot_count = _allocate(graph, groups, group_of, readers)
     tasks, sites = _tasks(groups)
     return Schedule(graph, groups, group_of, slots, slot_count, tasks, sites)
+
+
+def _waiting(groups: list[Group], ready: Sequence[np.ndarray]) -> set[int]:
+    """Nodes that make their kernel late at sites of which somebody needs an earlier node sooner."""
+    found: set[int] = set()
+    for group in groups:
+        if bool(((group.step != NEVER) & (group.step < group.ready)).any()):
+            found |= {n.out for n in group.nodes if bool((ready[n.out] > ready[group.nodes[0].out]).any())}
+    return found
 
 
 def _live(graph: Graph) -> list[Any]:
@@ -77,13 +92,17 @@ def is_regular(channels: np.ndarray) -> bool:
     return len(steps) == 0 or bool((steps == steps[0]).all() and steps[0] >= 0)
 
 
-def _fuse(graph: Graph, nodes: list[Any], ready: Sequence[np.ndarray]) -> tuple[list[Group], dict[int, int]]:
+def _fuse(
+    graph: Graph, nodes: list[Any], ready: Sequence[np.ndarray], punctual: set[int]
+) -> tuple[list[Group], dict[int, int]]:
     groups: list[Group] = []
     group_of: dict[int, int] = {}
     for node in nodes:
         times = ready[node.out]
         target = -1 if isinstance(node, Contract) else max((group_of.get(s.value, -1) for s in reads(node)), default=-1)
-        if target >= 0 and not _may_join(node, groups[target], group_of, graph, times):
+        if target >= 0 and not _may_join(
+            node, groups[target], group_of, graph, times, 0.0 if node.out in punctual else LATE_SHARE
+        ):
             target = -1
         if target < 0:
             target = len(groups)
@@ -95,7 +114,9 @@ def _fuse(graph: Graph, nodes: list[Any], ready: Sequence[np.ndarray]) -> tuple[
     return groups, group_of
 
 
-def _may_join(node: Any, group: Group, group_of: dict[int, int], graph: Graph, times: np.ndarray) -> bool:
+def _may_join(
+    node: Any, group: Group, group_of: dict[int, int], graph: Graph, times: np.ndarray, late_share: float
+) -> bool:
     if len(times) != group.sites:
         return False
     for source in reads(node):
@@ -103,7 +124,7 @@ def _may_join(node: Any, group: Group, group_of: dict[int, int], graph: Graph, t
             is_identity(source, graph.values[source.value].sites) and is_regular(source.channels)
         ):
             return False
-    return float((times > group.ready).mean()) <= LATE_SHARE
+    return float((times > group.ready).mean()) <= late_share
 
 
 def _readers(groups: list[Group], group_of: dict[int, int]) -> dict[int, list[tuple[Group, Source]]]:

@@ -84,6 +84,15 @@ class Recording:
     results: list[list[Any]] = field(default_factory=list)
     """Copies of what each call returned, when asked to keep them."""
 
+    @property
+    def tolerance(self) -> float:
+        """Share of the largest parameter by which two ways of computing may differ: a few roundings of the coarsest
+        float type that the model uses."""
+        kinds = {
+            o.dtype for call in self.calls for o in call.outputs if isinstance(o, Ref) and o.dtype.is_floating_point
+        }
+        return max([2e-3, *(8 * torch.finfo(kind).eps for kind in kinds)])
+
 
 class Recorder(TorchDispatchMode):
     """Use `record`, which restores the model afterwards."""

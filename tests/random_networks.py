@@ -149,7 +149,7 @@ class _Drawing:
         self.draw = draw
         self.leaks_left = 1 if leaky else 0
         self.channels = draw(st.sampled_from([1, 1, 2, 3]))
-        self.size = (draw(st.integers(1, 5)), draw(st.integers(1, 6)))
+        self.size = (draw(st.sampled_from(range(1, 6))), draw(st.sampled_from(range(1, 7))))
         self.maps = [Map(0, tuple(range(1, self.channels + 1)), 1, self.size)]
         self.steps: list[Step] = []
         self.lines: list[str] = []
@@ -256,6 +256,23 @@ class _Drawing:
         step = Function([source.index], lambda x: F.avg_pool2d(F.pad(x, pads), (rows, columns), stride=1))
         self.add(step, list(source.groups), source, f"mean of a {rows}x{columns} window")
 
+    def wait(self) -> None:
+        """At one column, a sum with another map's column further right, then read even further right."""
+        source = self.source()
+        second = self.source(source.scale)
+        width = self.size[1] // source.scale
+        other = self.draw(st.sampled_from(range(width)))
+        column = self.draw(st.sampled_from(range(other + 1)))
+        shift = self.draw(st.sampled_from(range(other - column + 1, width + 1)))
+
+        def make(x: Tensor, y: Tensor) -> Tensor:
+            late = torch.zeros_like(x)
+            late[..., column] = y[:, :1, :, other]
+            return F.pad(torch.sigmoid(x + late), (shift, -shift))
+
+        line = f"column {other} added to column {column}, shift right by {shift}"
+        self.add(Function([source.index, second.index], make), [0] * len(source.groups), source, line)
+
     def up(self) -> None:
         found = [m for m in self.maps if m.scale > 1]
         if not found:
@@ -295,7 +312,7 @@ class _Drawing:
             groups = [max(last.groups)] * len(last.groups)
             self.add(step, groups, last, f"up-sampling by {last.scale} (nearest)", 1)
 
-    STEPS = ("conv", "conv", "conv", "gate", "concat", "residual", "shift", "shuffle", "pool", "up")
+    STEPS = ("conv", "conv", "conv", "gate", "concat", "residual", "shift", "shuffle", "pool", "up", "wait")
 
     def network(self) -> Drawn:
         for _ in range(self.draw(st.integers(1, 7))):

@@ -231,7 +231,7 @@ def check_batch(params: torch.Tensor, x: torch.Tensor) -> None:
 def check_levels(levels: int) -> None:
     """Refuse fewer than two levels, with a PixelfastError."""
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        raise PixelfastError(f"levels is {levels!r}; it must be a whole number, at least 2")
+        raise PixelfastError(f"levels is {levels!r}; it must be at least 2, a whole number")
 
 
 def at_least_float32(params: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,7 @@ class DiscretizedLogisticMixture(Likelihood):
     def __post_init__(self) -> None:
         check_levels(self.levels)
         if isinstance(self.mixtures, bool) or not isinstance(self.mixtures, int) or self.mixtures < 1:
-            raise PixelfastError(f"mixtures is {self.mixtures!r}; it must be a whole number, at least 1")
+            raise PixelfastError(f"mixtures is {self.mixtures!r}; it must be at least 1, a whole number")
 
     def parameters(self, channels: int) -> int:
         if channels not in (1, 3):
