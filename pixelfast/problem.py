@@ -157,7 +157,7 @@ def make_problem(
     shape = getattr(model, "shape", None) if shape is None else shape
     likelihood = getattr(model, "likelihood", None) if likelihood is None else likelihood
     input = getattr(model, "input", None) if input is None else input
-    condition = getattr(model, "condition_example", None) if condition is None else condition
+    condition = _example_of(model) if condition is None else condition
     missing = [n for n, v in (("shape", shape), ("likelihood", likelihood), ("input", input)) if v is None]
     if missing:
         raise PixelfastError(
@@ -188,6 +188,15 @@ def make_problem(
         )
     full: tuple[int, int, int] = (sizes[0], sizes[1], sizes[2])
     return Problem(model, full, likelihood, input_code(input, likelihood.levels, full[0]), outputs, condition)
+
+
+def _example_of(model: Any) -> Any:
+    """The example of one of pixelfast's own models, in the model's float type."""
+    example = getattr(model, "condition_example", None)
+    if not isinstance(example, torch.Tensor) or not example.is_floating_point():
+        return example
+    kinds = [t.dtype for t in _tensors(model) if t.is_floating_point()]
+    return example.to(kinds[0]) if kinds else example
 
 
 def _tensor(value: Any) -> torch.Tensor:

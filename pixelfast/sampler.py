@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 from tqdm import tqdm
 
+from .backends.base import Job
 from .backends.registry import choose
 from .causality import Analysis, analyse
 from .describe import describe_program
@@ -286,7 +287,7 @@ class Sampler:
         until: int | None = None,
     ) -> Any:
         part = slice(first, last)
-        return self.backend.run(
+        job = Job(
             samples=last - first,
             seed=request.seed,
             sample_ids=request.sample_ids[part],
@@ -300,6 +301,7 @@ class Sampler:
             threads=self._threads,
             last_number=until,
         )
+        return self.backend.run(job)
 
     def _conditions(self, condition: Any, first: int, last: int) -> list[tuple[int, np.ndarray]]:
         buffers = self._lowered.condition_buffers

@@ -206,7 +206,7 @@ def record(
     """
     module = model if isinstance(model, torch.nn.Module) else None
     leaves, spec = tree_flatten(condition)
-    with torch.inference_mode(False), unchanged(module), torch.no_grad(), _plain_operations():
+    with torch.inference_mode(False), unchanged(module), torch.no_grad(), _plain_operations(module):
         recorder = Recorder(module, keep)
         x = x.clone(memory_format=torch.contiguous_format)
         leaves = [
@@ -305,12 +305,16 @@ def _refill(value: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def _plain_operations() -> Iterator[None]:
+def _plain_operations(module: torch.nn.Module | None) -> Iterator[None]:
     """Turns off the fused paths that hide arithmetic from the recorder."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = module is not None and any(isinstance(m, torch.nn.RNNBase) for m in module.modules())
     try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
+            if recurrent:
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -14,7 +14,7 @@ import torch
 from cpu_programs import int32, operation_program, random_program
 
 from pixelfast import _C
-from pixelfast.backends.base import Result
+from pixelfast.backends.base import Job, Result
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.errors import BackendError
@@ -50,7 +50,7 @@ def run(backend: Any, samples: int, **changes: Any) -> Result:
         "on_row": None,
         "collect_params": True,
     }
-    return backend.run(**(arguments | changes))
+    return backend.run(Job(**(arguments | changes)))
 
 
 def condition_of(ids: np.ndarray) -> list[tuple[int, np.ndarray]]:

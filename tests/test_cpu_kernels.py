@@ -10,6 +10,7 @@ import torch
 from cpu_programs import one_pixel_program, operation_program
 
 from pixelfast import _C, rng
+from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.cpu_instructions import reason_against, translate
 from pixelfast.likelihoods import Categorical
@@ -22,7 +23,7 @@ def outputs(program: Program, conditions: list[np.ndarray], isa: str) -> np.ndar
     """The parameters of the only pixel; nothing is drawn from them."""
     width = program.buffers[-1].channels
     backend = CpuBackend(program, Categorical(width), isa=isa)
-    result = backend.run(
+    job = Job(
         samples=1,
         seed=0,
         sample_ids=np.zeros(1, dtype=np.uint64),
@@ -35,6 +36,7 @@ def outputs(program: Program, conditions: list[np.ndarray], isa: str) -> np.ndar
         collect_params=True,
         threads=1,
     )
+    result = backend.run(job)
     assert result.params is not None
     return result.params[0][0, 0]
 

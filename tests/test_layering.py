@@ -21,7 +21,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.jobs",
     ),
     ("pixelfast.models",),
-    ("pixelfast.sampler", "pixelfast.naive", "pixelfast.requests", "pixelfast.describe", "pixelfast.limit", "pixelfast.machine"),
+    (
+        "pixelfast.sampler",
+        "pixelfast.naive",
+        "pixelfast.requests",
+        "pixelfast.describe",
+        "pixelfast.limit",
+        "pixelfast.machine",
+    ),
     ("pixelfast.backends",),
     (
         "pixelfast.program",

@@ -15,6 +15,32 @@ from ..program import Program
 OnRow = Callable[[int, np.ndarray], None]
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to sample."""
+
+    samples: int
+    seed: int = 0
+    sample_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    """(samples,) uint64, which images of the seed."""
+    conditions: Sequence[tuple[int, np.ndarray]] = ()
+    """(buffer, (samples, slots, channels) float64) for every condition buffer."""
+    temperature: float = 1.0
+    mode: str = "exact"
+    known: np.ndarray | None = None
+    """int64 (samples, C, H, W) levels, taken where `mask` is true."""
+    mask: np.ndarray | None = None
+    on_row: OnRow | None = None
+    """Called after each image row with its number and the images so far, int64 (samples, C, H, W)."""
+    collect_params: bool = False
+    """Also return the likelihood's parameters as they were when each number was drawn."""
+    threads: int | None = None
+    sharing: str = "auto"
+    """How threads share a batch, which changes no bit: "images" each their own, "tasks" every task together."""
+    last_number: int | None = None
+    """Stop before this number."""
+
+
 @dataclass
 class Result:
     """`images`: int64 (N, C, H, W). `params`: per channel (N, H * W, P_c), when asked for."""
@@ -36,30 +62,6 @@ class Backend(Protocol):
         """Why this backend cannot run the program; empty if it can."""
         ...
 
-    def run(
-        self,
-        *,
-        samples: int,
-        seed: int,
-        sample_ids: np.ndarray,
-        conditions: Sequence[tuple[int, np.ndarray]],
-        temperature: float,
-        mode: str,
-        known: np.ndarray | None,
-        mask: np.ndarray | None,
-        on_row: OnRow | None,
-        collect_params: bool,
-        threads: int | None = None,
-        last_number: int | None = None,
-    ) -> Result:
-        """Samples images.
-
-        Args:
-            sample_ids: (N,) uint64, which images of the seed.
-            conditions: (buffer, (N, slots, channels) float64) for every condition buffer.
-            known: int64 (N, C, H, W) levels, taken where `mask` is true.
-            on_row: called after each image row with its number and the images so far, int64 (N, C, H, W).
-            collect_params: also return the likelihood's parameters as they were when each number was drawn.
-            last_number: stop before this number.
-        """
+    def run(self, job: Job) -> Result:
+        """Samples images."""
         ...

@@ -6,7 +6,7 @@ instruction set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..errors import BackendError
 from ..likelihoods import Likelihood
 from ..program import Program
 from ..rng import PIXELS, RNG_VERSION
-from .base import OnRow, Result
+from .base import Job, Result
 from .cpu_instructions import reason_against
 from .cpu_packing import build_engine, head_of
 
@@ -47,6 +47,7 @@ class CpuBackend:
         except ValueError as error:
             raise BackendError(f"the cpu backend cannot run this program: {error}") from error
         self._numbers = program.numbers
+        self._process = os.getpid()
         self.stats: dict[str, Any] = {}
         """Of the last run: seconds, threads, sharing, isa, weight_bytes, bytes_per_image."""
 
@@ -67,49 +68,30 @@ class CpuBackend:
         reasons += dict.fromkeys(reason for reason in found if reason is not None)
         return reasons
 
-    def run(
-        self,
-        *,
-        samples: int,
-        seed: int,
-        sample_ids: np.ndarray,
-        conditions: Sequence[tuple[int, np.ndarray]],
-        temperature: float,
-        mode: str,
-        known: np.ndarray | None,
-        mask: np.ndarray | None,
-        on_row: OnRow | None,
-        collect_params: bool,
-        threads: int | None = None,
-        last_number: int | None = None,
-        sharing: str = "auto",
-    ) -> Result:
-        """Samples images; arguments as for `Backend.run`.
-
-        Args:
-            sharing: how threads share the batch, which changes no bit of the result: "images" gives each
-                thread images of its own, "tasks" lets all of them work on every task together.
+    def run(self, job: Job) -> Result:
+        """Samples images.
 
         Raises:
             BackendError: the network's outputs are not numbers.
-            ValueError: an argument does not fit the program.
+            ValueError: the job does not fit the program.
         """
+        forked = os.getpid() != self._process  # OpenMP's threads do not survive a fork; waiting for them would hang
         try:
             images, params, stats = self._engine.run(
-                samples=samples,
-                seed=seed,
+                samples=job.samples,
+                seed=job.seed,
                 stream=RNG_VERSION << 16 | PIXELS,
-                sample_ids=np.asarray(sample_ids).astype(np.uint32),
-                conditions=[(i, np.ascontiguousarray(data, dtype=np.float64)) for i, data in conditions],
-                temperature=temperature,
-                reference=mode == "reference",
-                known=known,
-                mask=mask,
-                on_row=on_row,
-                collect_parameters=collect_params,
-                threads=threads or 0,
-                last_number=self._numbers if last_number is None else last_number,
-                sharing=sharing,
+                sample_ids=np.asarray(job.sample_ids).astype(np.uint32),
+                conditions=[(i, np.ascontiguousarray(data, dtype=np.float64)) for i, data in job.conditions],
+                temperature=job.temperature,
+                reference=job.mode == "reference",
+                known=job.known,
+                mask=job.mask,
+                on_row=job.on_row,
+                collect_parameters=job.collect_params,
+                threads=1 if forked else job.threads or 0,
+                last_number=self._numbers if job.last_number is None else job.last_number,
+                sharing=job.sharing,
             )
         except FloatingPointError as error:
             raise BackendError(str(error)) from error
@@ -118,4 +100,4 @@ class CpuBackend:
             "weight_bytes": self._engine.weight_bytes,
             "bytes_per_image": self._engine.arena_bytes,
         }
-        return Result(images, params if collect_params else None, self.stats)
+        return Result(images, params if job.collect_params else None, self.stats)

@@ -13,7 +13,7 @@ from ..likelihoods import Likelihood
 from ..likelihoods.base import PixelState, check_drawn
 from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
-from .base import OnRow, Result
+from .base import Job, Result
 
 
 class ReferenceBackend:
@@ -42,30 +42,15 @@ class ReferenceBackend:
             return [f"dtype {dtype}: the reference backend computes in float32 or float64"]
         return []
 
-    def run(
-        self,
-        *,
-        samples: int,
-        seed: int,
-        sample_ids: np.ndarray,
-        conditions: Sequence[tuple[int, np.ndarray]],
-        temperature: float,
-        mode: str,
-        known: np.ndarray | None,
-        mask: np.ndarray | None,
-        on_row: OnRow | None,
-        collect_params: bool,
-        threads: int | None = None,
-        last_number: int | None = None,
-    ) -> Result:
+    def run(self, job: Job) -> Result:
         program = self.program
         channels, height, width = program.shape
-        buffers = self._fresh_buffers(samples, conditions)
-        images = np.zeros((samples, channels, height, width), dtype=np.int64)
+        buffers = self._fresh_buffers(job.samples, job.conditions)
+        images = np.zeros((job.samples, channels, height, width), dtype=np.int64)
         collected: list[list[torch.Tensor]] = [[] for _ in range(channels)]
         draws = self.likelihood.draws(channels)
-        pixel = PixelState.start(samples, channels)
-        end = program.numbers if last_number is None else last_number
+        pixel = PixelState.start(job.samples, channels)
+        end = program.numbers if job.last_number is None else job.last_number
         for number in range(end):
             position, channel = divmod(number, channels)
             row, column = divmod(position, width)
@@ -73,24 +58,24 @@ class ReferenceBackend:
                 self._kernels[kernel].run(buffers, self._sites[first : first + count])
             output = program.outputs[channel]
             params = buffers[output.buffer][:, int(self._tables[output.table][position])].clone()
-            if collect_params:
+            if job.collect_params:
                 collected[channel].append(params)
             if channel == 0:
-                pixel = PixelState.start(samples, channels)
-            given = np.zeros(samples, dtype=bool) if mask is None else mask[:, channel, row, column]
-            noise = uniforms(seed, sample_ids, [number], draws)[:, 0]
-            drawn = self.likelihood.draw(channel, params, pixel, noise, temperature, mode)
+                pixel = PixelState.start(job.samples, channels)
+            given = np.zeros(job.samples, dtype=bool) if job.mask is None else job.mask[:, channel, row, column]
+            noise = uniforms(job.seed, job.sample_ids, [number], draws)[:, 0]
+            drawn = self.likelihood.draw(channel, params, pixel, noise, job.temperature, job.mode)
             check_drawn(drawn, given, number, program.shape)
-            if known is not None:
-                fixed = torch.from_numpy(known[:, channel, row, column].astype(np.float64))
+            if job.known is not None:
+                fixed = torch.from_numpy(job.known[:, channel, row, column].astype(np.float64))
                 drawn = torch.where(torch.from_numpy(given), fixed, drawn)
                 pixel.known[:, channel] = torch.from_numpy(given)
             pixel.values[:, channel] = drawn
             images[:, channel, row, column] = drawn.round().numpy().astype(np.int64)
             self._feed(buffers, channel, position, drawn)
-            if on_row is not None and channel == channels - 1 and column == width - 1:
-                on_row(row, images)
-        params_out = [torch.stack(c, dim=1).numpy() for c in collected] if collect_params else None
+            if job.on_row is not None and channel == channels - 1 and column == width - 1:
+                job.on_row(row, images)
+        params_out = [torch.stack(c, dim=1).numpy() for c in collected] if job.collect_params else None
         return Result(images, params_out, {"isa": "torch"})
 
     def _fresh_buffers(self, samples: int, conditions: Sequence[tuple[int, np.ndarray]]) -> list[torch.Tensor]:
