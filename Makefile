@@ -29,11 +29,14 @@ $(BUILT): $(SET_UP) $(SOURCES)
 demo: setup
 	$(PYTHON) -m pixelfast.cli.demo
 
+# One process per core, one thread each: on a busy machine torch's threads wait for each other for long.
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto
+
 test: setup
-	$(PYTHON) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup
-	$(PYTHON) -m pytest -q
+	$(PYTEST)
 
 lint: setup
 	$(PYTHON) -m ruff check .
@@ -51,7 +54,9 @@ sanitize: setup
 	$(SANITIZER) -m pytest -q -m "not slow" $(SANITIZE_TESTS)
 
 bench: setup
+	$(PYTHON) -m pixelfast bench gated-pixelcnn-mnist --batch-sizes 1,16,64
 	$(PYTHON) -m pixelfast bench pixelcnnpp --batch-sizes 1,16
+	$(PYTHON) -m pytest -q benchmarks
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ def naive_sample(
     torch.float32 or torch.float64 instead of the model's own type. A model that cannot be copied and
     cast is recorded, and the recording run in that type.
     """
-    example = condition if condition is not None else getattr(model, "condition_example", None)
+    example = condition if getattr(model, "condition_example", None) is None else None
     problem = make_problem(model, shape, likelihood, input, outputs, example)
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
     images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
