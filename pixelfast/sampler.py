@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,8 @@ def compile(
         outputs: turns what forward returns into the likelihood's parameters; traced along.
         condition: an example (a tensor, tuple or dict with a leading batch axis), passed on to forward as positional or
             keyword arguments. Its values do not matter; `sample` gets the real ones.
-        backend: "auto" takes the best that can run the program; a name never falls back.
+        backend: "auto" takes the best that can run the program, and warns if that is a slow one; a name never falls
+            back.
         dtype: torch.float32 or torch.float64.
         device: where images are returned; default the CPU.
 
@@ -102,6 +104,9 @@ def compile(
     graph, ready = split_early(analysis.graph, analysis.ready)
     lowered = lower_program(graph, ready, problem)
     chosen, refused = choose(backend, lowered.program, problem.likelihood, dtype)
+    if refused and dtype == torch.float32:
+        reasons = "; ".join(f"{name}: {reason}" for name, reasons in refused.items() for reason in reasons)
+        warnings.warn(f"sampling on the slow backend {chosen.name!r}, because {reasons}", stacklevel=2)
     sampler = Sampler(
         problem,
         analysis,

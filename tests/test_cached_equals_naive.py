@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from backends import compile_or_skip
 from comparators import assert_agree_in_float64, assert_error_ratio, assert_same_integers
 from torch import Tensor, nn
 
 import pixelfast
 from pixelfast.backends.registry import ORDER
-from pixelfast.errors import BackendError, ShapeError
+from pixelfast.errors import ShapeError
 from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
 
 SMALL_GATED: dict[str, Any] = {"levels": 4, "hidden": 6, "dilations": (1, 2)}
@@ -94,12 +95,7 @@ def check(model: nn.Module, samples: int) -> None:
 
 def check_float32(model: nn.Module, backend: str) -> None:
     condition = conditions(model, 2)
-    try:
-        sampler = pixelfast.compile(model, backend=backend)
-    except BackendError as error:
-        if backend == "reference":
-            raise
-        pytest.skip(str(error))
+    sampler = compile_or_skip(model, backend)
     levels = torch.randint(model.likelihood.levels, (2, *model.shape), generator=torch.Generator().manual_seed(2))
     got = sampler.params(levels, condition)
     own = truth(model, levels, condition, torch.float32)

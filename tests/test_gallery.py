@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 import torch
+from backends import compile_or_skip
 from comparators import assert_agree_in_float64, assert_error_ratio, assert_same_integers
 from gallery import IDIOMS, Idiom
 
 import pixelfast
 from pixelfast.backends.registry import ORDER
-from pixelfast.errors import BackendError
 from pixelfast.naive import naive_params
 from pixelfast.problem import make_problem
 
@@ -30,15 +30,9 @@ def truth(idiom: Idiom) -> torch.Tensor:
 
 
 def compiled(idiom: Idiom, backend: str, dtype: torch.dtype) -> pixelfast.Sampler:
-    """Skips, with the backend's own reasons, where it is not built or cannot run the program."""
-    try:
-        return pixelfast.compile(
-            idiom.build(), condition=idiom.conditions(1), backend=backend, dtype=dtype, **idiom.arguments()
-        )
-    except BackendError as error:
-        if backend == "reference":
-            raise
-        pytest.skip(str(error))
+    return compile_or_skip(
+        idiom.build(), backend, condition=idiom.conditions(1), dtype=dtype, **idiom.arguments()
+    )
 
 
 @every_idiom

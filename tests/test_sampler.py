@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from backends import compile_or_skip
 from comparators import assert_same_integers, sha256
 from gallery import IDIOMS
 from torch import Tensor
 
 import pixelfast
 from pixelfast import DiscretizedLogisticMixture, PixelfastError
-from pixelfast.backends.registry import ORDER, backend_class
-from pixelfast.errors import BackendError
+from pixelfast.backends.registry import ORDER
 
 NAMES = ["two_stacks", "interleaved_groups", "mixture_of_three_channels", "bernoulli", "tuple_of_conditions"]
 every_backend = pytest.mark.parametrize("backend", ORDER)
@@ -23,13 +23,9 @@ every_backend = pytest.mark.parametrize("backend", ORDER)
 
 @cache
 def compiled(name: str, backend: str = "reference", dtype: torch.dtype = torch.float32) -> pixelfast.Sampler:
-    try:
-        backend_class(backend)
-    except BackendError as error:
-        pytest.skip(str(error))
     idiom = IDIOMS[name]
-    return pixelfast.compile(
-        idiom.build(), condition=idiom.conditions(1), backend=backend, dtype=dtype, **idiom.arguments()
+    return compile_or_skip(
+        idiom.build(), backend, condition=idiom.conditions(1), dtype=dtype, **idiom.arguments()
     )
 
 
@@ -391,3 +387,12 @@ def test_mixture_is_compiled_with_what_the_model_knows():
     assert taller.sample(1).shape == (1, 1, 5, 4)
     plus = pixelfast.models.PixelCNNPlusPlus((1, 4, 4), blocks=1, filters=2, mixtures=1)
     assert pixelfast.compile(plus, backend="reference").likelihood == DiscretizedLogisticMixture(1)
+
+
+def test_a_slow_backend_is_never_taken_silently():
+    model = torch.nn.Sequential(torch.nn.ZeroPad2d((2, -1, 0, 0)), torch.nn.Conv2d(1, 4, (1, 2)), torch.nn.Hardshrink())
+    with pytest.warns(UserWarning, match="slow backend 'reference', because cpu: no kernel for aten.hardshrink"):
+        sampler = pixelfast.compile(model, (1, 3, 4), pixelfast.Categorical(4), "signed")
+    assert sampler.backend.name == "reference" and sampler.refused
+    with pytest.raises(pixelfast.BackendError, match="hardshrink"):
+        pixelfast.compile(model, (1, 3, 4), pixelfast.Categorical(4), "signed", backend="cpu")
