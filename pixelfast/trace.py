@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -314,7 +315,9 @@ def _plain_operations(module: torch.nn.Module | None) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
             if recurrent:
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about TF32, which is left as it is
+                    stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -73,6 +73,34 @@ class LstmCellOverPixels(nn.Module):
 
 
 @idiom((1, 3, 4))
+class LstmAlongRows(nn.Module):
+    """nn.LSTM with every row a sequence of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 3)
+        self.cells = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        rows = self.stem(x).permute(0, 2, 3, 1).reshape(n * height, width, 3)
+        return self.cells(rows)[0].reshape(n, height, width, 4).permute(0, 3, 1, 2)
+
+
+@idiom((1, 2, 4))
+class GruOverPixels(nn.Module):
+    """nn.GRU of two layers, pixel after pixel through the whole image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(1, 4, num_layers=2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = F.pad(x.flatten(2), (1, -1)).transpose(1, 2)
+        return self.cells(pixels)[0].transpose(1, 2).reshape(len(x), 4, *x.shape[2:])
+
+
+@idiom((1, 3, 4))
 class DiagonalSkew(nn.Module):
     """Rows shifted by their number so that a diagonal becomes a column, a convolution, and back."""
 
