@@ -127,14 +127,23 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
     if alone is None or together is None:
         return []
     finite = torch.isfinite(alone[0])
-    scale = float(alone[0][finite].abs().max()) + 1e-30 if bool(finite.any()) else 1.0
-    same = (together[0] - alone[0]).abs() <= single.tolerance * scale
+    same = (together[0] - alone[0]).abs() <= single.tolerance * parameter_scales(alone)[0]
     if not bool((same | (together[0] == alone[0]) | (~finite & ~torch.isfinite(together[0]))).all()):
         raise _mixing_error(problem, first, lowest, highest)
     lone = problem.batch_condition(None, 1)
     dark = others[0].output_tensor
     examples = [(highest[None], lone, alone), (three, varied, together)]
     return examples if dark is None else [*examples, (lowest[None], lone, dark[:1])]
+
+
+def parameter_scales(params: torch.Tensor) -> torch.Tensor:
+    """How large each parameter gets, (1, P, 1, 1) of (N, P, H, W): what differences are to be compared with.
+
+    Parameters smaller than most are compared with the median one; a few huge constants, such as the logits of classes
+    that are masked out, do not count for the others.
+    """
+    finite = torch.where(torch.isfinite(params), params.abs(), 0.0).amax(dim=(0, 2, 3))
+    return finite.clamp_min(float(finite.median())).clamp_min(1e-3)[None, :, None, None]
 
 
 def _mixing_error(problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> CausalityError:

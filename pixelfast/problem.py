@@ -154,6 +154,7 @@ def make_problem(
         raise UnsupportedModelError(
             f"model is {type(model).__name__}; it must be a torch.nn.Module or a function of tensors"
         )
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     shape = getattr(model, "shape", None) if shape is None else shape
     likelihood = getattr(model, "likelihood", None) if likelihood is None else likelihood
     input = getattr(model, "input", None) if input is None else input

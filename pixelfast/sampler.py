@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .backends.base import Job
 from .backends.registry import choose
-from .causality import Analysis, analyse
+from .causality import Analysis, analyse, parameter_scales
 from .describe import describe_program
 from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
 from .likelihoods import Likelihood
@@ -374,14 +374,14 @@ class Sampler:
             done = torch.isfinite(stepped) | ~torch.isfinite(dense)
             count = (until or problem.numbers) // self.shape[0]
             done.reshape(*done.shape[:2], -1)[:, :, count:] = False
-            scale = float(dense.abs()[torch.isfinite(dense)].max()) if torch.isfinite(dense).any() else 1.0
-            error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs(), 0.0)
+            scales = parameter_scales(dense)
+            error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs() / scales, 0.0)
             missing = (~torch.isfinite(stepped) & torch.isfinite(dense)).reshape(*done.shape[:2], -1)[:, :, :count]
-            if bool(missing.any()) or float(error.max()) > self._analysis.tolerance * max(scale, 1e-3):
+            if bool(missing.any()) or float(error.max()) > self._analysis.tolerance:
                 where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
                 raise UnsupportedModelError(
                     f"the compiled program does not reproduce the model: parameters differ by {float(error.max()):.3g} "
-                    f"at row {where[0]}, column {where[1]} (largest parameter {scale:.3g}). Please report this model"
+                    f"of their size at row {where[0]}, column {where[1]}. Please report this model"
                 )
         self.stats = None
 

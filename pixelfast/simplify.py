@@ -6,6 +6,7 @@ Storages hold one of four things: constants, codes of input-dependent elements, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from .ir import Graph
 from .readiness import input_ready
 from .rules import RULES
 from .rules.common import Codes, Opaque, is_creation, is_pointwise
-from .trace import Call, Recording, Ref, leaves_of, map_leaves
+from .trace import Call, Recording, Ref, leaves_of, map_leaves, record
 
 
 def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
@@ -36,7 +37,12 @@ def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
 _METADATA = {f"aten.{name}_" for name in "transpose t squeeze unsqueeze swapaxes swapdims as_strided detach".split()}
 """In-place operations that change how a tensor reads its storage, not what is in it."""
 
-_RANGE_CHECKS = ("aten.aminmax", "aten.min", "aten.max")
+
+@functools.cache
+def range_checks() -> frozenset[str]:
+    """Operations by which this torch's one_hot checks that its levels are in range, before it reads their result."""
+    calls = record(lambda x: torch.nn.functional.one_hot(x, 2), torch.zeros(1, dtype=torch.int64)).calls
+    return frozenset(c.name for c in calls if c.name in ("aten.aminmax", "aten.min", "aten.max"))
 
 
 @dataclass
@@ -188,12 +194,12 @@ class Simplifier:
         outputs = [o for o in call.outputs if isinstance(o, Ref)]
         mutable = call.op._schema.is_mutable
         contents = [self.content(r) for r in refs]
-        if call.name == "aten._local_scalar_dense":
-            self._number_read(call, refs[0], contents[0])
+        if call.outputs and not outputs:
+            self._number_read(call, refs, contents)
             return
         if call.name in _METADATA:
             return
-        if call.name in _RANGE_CHECKS and len(call.args) == 1 and not refs[0].dtype.is_floating_point:
+        if call.name in range_checks() and len(call.args) == 1 and not refs[0].dtype.is_floating_point:
             self._range_checks |= {o.storage for o in outputs}
         if not mutable and outputs and all(o.storage in self.storages for o in outputs):
             return
@@ -212,11 +218,11 @@ class Simplifier:
                 return
         self._lower(call, outputs)
 
-    def _number_read(self, call: Call, ref: Ref, content: Any) -> None:
+    def _number_read(self, call: Call, refs: list[Ref], contents: list[Any]) -> None:
         """A Python number made of a tensor would be frozen. Only range checks of integers, as in one_hot, are none."""
-        if isinstance(content, torch.Tensor) or ref.storage in self._range_checks:
+        if all(isinstance(c, torch.Tensor) for c in contents) or all(r.storage in self._range_checks for r in refs):
             return
-        of = "the condition" if isinstance(content, Conditional) else "the image"
+        of = "the image" if any(isinstance(c, (Codes, Opaque)) for c in contents) else "the condition"
         raise UnsupportedModelError(
             f"{call} reads a number of {of} into Python, where it would be frozen; "
             "keep it a tensor (torch.where, not if)"

@@ -41,6 +41,8 @@ def load(
     tensor must be used, none may be missing.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: not a regular file; a checkpoint is one file")
     contents = read(path)
     try:
         converted = _convert(contents, layout, Hints(shape, dilations))

@@ -15,6 +15,8 @@ from pixelfast.errors import CheckpointError, PixelfastError, ShapeError
 def load_model(name: str, layout: str | None = None) -> Any:
     """A shipped model by its name, else the model of a checkpoint file, in eval mode."""
     if name in shipped.names():
+        if layout is not None:
+            raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
         model = checkpoints.load(shipped.weights(name))
     elif Path(name).exists():
         model = checkpoints.load(name, layout=layout)

@@ -25,6 +25,8 @@ class Outputs:
     def open(self, path: str | Path) -> BinaryIO:
         """A binary stream for `path`. Raises PixelfastError when `path` cannot be written."""
         target = Path(path).resolve()
+        if any(target == other for _, temporary, other in self._pending if temporary is not None):
+            raise PixelfastError(f"cannot write {path} twice: two outputs have the same name")
         try:
             if target.is_dir():
                 raise IsADirectoryError(None, "it is a directory")

@@ -34,7 +34,7 @@ def _convolution(
     groups: int,
 ) -> Codes:
     if isinstance(weight, Codes):
-        raise NotImplementedError("a convolution whose weights depend on the image")
+        raise NotImplementedError("a convolution whose weights depend on the image or the condition")
     size = call.outputs[0].size[2:]
     batch, channels, *spatial = x.array.shape
     taps = []
@@ -160,13 +160,13 @@ def embed(builder: Any, table: torch.Tensor, levels: Codes) -> Codes:
 
 def _embedding(builder: Any, call: Any, table: Any, levels: Any, *_: Any) -> Codes:
     if isinstance(table, Codes):
-        raise NotImplementedError("an embedding whose rows depend on the image")
+        raise NotImplementedError("an embedding whose rows depend on the image or the condition")
     return embed(builder, table, levels)
 
 
 RULES: dict[str, Callable[..., Any]] = {
     "aten.convolution": _convolution,
-    "aten._convolution": _convolution,
+    "aten._convolution": lambda builder, call, *args: _convolution(builder, call, *args[:9]),
     "aten.mm": _mm,
     "aten.addmm": _addmm,
     "aten.bmm": _bmm,

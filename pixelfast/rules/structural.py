@@ -102,7 +102,7 @@ def _triangle(builder: Any, call: Any, x: Codes, diagonal: int = 0) -> Codes:
 def _constant_index(*indices: Any) -> None:
     for index in indices:
         if isinstance(index, Codes):
-            raise NotImplementedError("an index that depends on the image")
+            raise NotImplementedError("an index that depends on the image or the condition")
 
 
 def _index(builder: Any, call: Any, x: Any, indices: Sequence[Any]) -> Any:
