@@ -23,6 +23,7 @@ void require(bool condition, const Parts&... parts) {
 
 constexpr int64_t kMostFloats = int64_t{1} << 40;
 constexpr int64_t kMostNumbers = int64_t{1} << 32;
+constexpr int64_t kParallelPacking = int64_t{1} << 16;  // floats below which threads cost more than they save
 
 bool in_range(int64_t index, size_t size) { return index >= 0 && index < static_cast<int64_t>(size); }
 
@@ -204,18 +205,21 @@ private:
         float* packed = take_weights(channels * vectors * lanes);
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = p * vectors / panels, last = (p + 1) * vectors / panels;
-            const int64_t columns = (last - first) * lanes;
-            const int64_t real = std::min(columns, spec.columns - first * lanes);
-            out.panels.push_back({first * lanes, static_cast<int>(last - first), packed});
+            out.panels.push_back({first * lanes, static_cast<int>(last - first), packed + channels * first * lanes});
+        }
+#pragma omp parallel for schedule(static) if (channels * vectors * lanes > kParallelPacking)
+        for (int64_t p = 0; p < panels; ++p) {
+            const int64_t first = out.panels[p].column, columns = out.panels[p].vectors * lanes;
+            const int64_t real = std::min(columns, spec.columns - first);
+            float* panel = packed + channels * first;
             for (size_t t = 0; t < spec.terms.size(); ++t) {
                 for (int64_t k = 0; k < spec.terms[t].count; ++k) {
-                    const double* source = spec.terms[t].weight + k * spec.columns + first * lanes;
-                    float* destination = packed + (offsets[t] + k) * columns;
+                    const double* source = spec.terms[t].weight + k * spec.columns + first;
+                    float* destination = panel + (offsets[t] + k) * columns;
                     for (int64_t c = 0; c < real; ++c) destination[c] = static_cast<float>(source[c]);
                     for (int64_t c = real; c < columns; ++c) destination[c] = 0.0f;
                 }
             }
-            packed += channels * columns;
         }
     }
 

@@ -82,6 +82,9 @@ class Space:
     def _of_value(self, codes: np.ndarray, columns: np.ndarray, value: int) -> list[tuple[np.ndarray, Source]]:
         base, channels = self.bases[value], self.channels[value]
         part = codes if len(columns) == len(codes) else codes[columns]
+        whole = self._one_source(part, value)
+        if whole is not None:
+            return [(columns, whole)]
         if part.min(where=part != 0, initial=self._largest) < base:
             return self._mixed(codes, columns)
         found: list[tuple[np.ndarray, Source]] = []
@@ -99,6 +102,19 @@ class Space:
             found.append((columns[alike], Source(value, table, channel_of)))
             columns, part = columns[~alike], part[~alike]
         return found
+
+    def _one_source(self, part: np.ndarray, value: int) -> Source | None:
+        """The usual case, in few passes: every column is the first one shifted by a channel, and nowhere zero."""
+        base, channels = self.bases[value], self.channels[value]
+        first = part[0]
+        shift = part[:, 0] - first[0]
+        if first.min() <= 0 or not np.array_equal(part, first + shift[:, None]):
+            return None
+        site, channel = np.divmod(first - base, channels)
+        channel_of = int(channel[0]) + shift.astype(np.int64)
+        if (channel != channel[0]).any() or channel_of.min() < 0 or channel_of.max() >= channels or site.min() < 0:
+            return None
+        return Source(value, site.astype(np.int32), channel_of)
 
     def _mixed(self, codes: np.ndarray, columns: np.ndarray) -> list[tuple[np.ndarray, Source]]:
         """The general case: sites of a column that come from other values or channels, each kind its own source."""

@@ -32,7 +32,7 @@ from .split import split_early
 BATCH_BYTES = 2 << 30
 """Activations of one batch take at most this much memory unless the caller chooses batch_size."""
 LARGEST_BATCH = 64
-CHECK_FLOPS = 12e9
+CHECK_FLOPS = 8e9
 """The final self-check runs about this much work, then stops."""
 CHECK_TASKS = 6000
 

@@ -188,6 +188,7 @@ def _allocate(
     """Slots of every value that is read outside its group: a slot is free again after the step of its last reader."""
     slots: dict[int, np.ndarray] = {}
     count: dict[int, int] = {}
+    found: dict[tuple[bytes, bytes], tuple[np.ndarray, int]] = {}
     last_of_output = {
         value: np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
         for channel, value in enumerate(graph.outputs)
@@ -200,7 +201,10 @@ def _allocate(
             np.maximum.at(last, source.sites[used], reader.step[used])
         if value in last_of_output:
             np.maximum(last, last_of_output[value], out=last)
-        slots[value], count[value] = _first_fit(group.step, last)
+        lifetimes = (group.step.tobytes(), last.tobytes())  # the values of one kernel mostly share them
+        if lifetimes not in found:
+            found[lifetimes] = _first_fit(group.step, last)
+        slots[value], count[value] = found[lifetimes]
     return slots, count
 
 

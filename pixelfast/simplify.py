@@ -23,6 +23,15 @@ from .rules.common import Codes, Opaque, is_creation, is_pointwise
 from .trace import Call, Recording, Ref, leaves_of, map_leaves, record
 
 
+def _row_major(ref: Ref) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(ref.size), reversed(ref.stride), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
     """The tensor, as it lies, is the whole storage."""
     whole = (
@@ -150,6 +159,10 @@ class Simplifier:
             codes = old.array.copy()
         elif isinstance(old, Conditional):
             codes = self._capture(Ref(ref.storage, 0, (numel,), (1,), ref.dtype)).copy()
+        elif content.array.size == numel and ref.offset == 0 and _row_major(ref):
+            self.storages[ref.storage] = Codes(np.ascontiguousarray(content.array).reshape(-1), ref.dtype)
+            self._version[ref.storage] = self._version.get(ref.storage, 0) + 1
+            return
         else:
             codes = np.zeros(numel, dtype=self.builder.space.dtype)
         strides = tuple(s * codes.itemsize for s in ref.stride)

@@ -55,7 +55,7 @@ class ThroughNumpy(Base):
     "model", [FactorOfMaximum, BranchOnMaximum, BranchOnEquality, SliceByPixel, ThroughNumpy], ids=lambda m: m.__name__
 )
 def test_numbers_of_the_image_read_into_python(model: type[Base]) -> None:
-    with pytest.raises(pixelfast.UnsupportedModelError, match="frozen|depends on the image"):
+    with pytest.raises(pixelfast.UnsupportedModelError, match=r"frozen|depends on the image"):
         pixelfast.compile(model(), (1, 4, 5), CATEGORICAL, "signed")
 
 

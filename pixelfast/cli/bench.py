@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"machine  {machine}\n\n{sampling.table(rows)}\n")
         print(
             f"seconds: median of {args.repeats}; limit: the larger of arithmetic and reading weights;\n"
-            f"naive: eager torch, {naive.FORWARDS} forwards timed, extrapolated to {rows[0].naive_forwards:,}"
+            f"naive: eager torch, the fastest of {rows[0].naive_forwards_timed} forwards, "
+            f"times {rows[0].naive_forwards:,}"
         )
         if stream:
             report = {
