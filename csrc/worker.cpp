@@ -68,7 +68,9 @@ void Worker::announce() {
     team_.alone_until[joins_ % 2] = alone_until_;
 }
 
-bool Worker::idle(int64_t number, const std::atomic<bool>& stop) const {
+bool Worker::idle(int64_t number, const std::atomic<bool>& stop) {
+    // The first member will have worked alone, and will wait for all to see that before its next shared task.
+    unseen_ = true;
     while (team_.passed.load(std::memory_order_acquire) < number) {
         if (stop.load(std::memory_order_acquire)) return false;
         std::this_thread::sleep_for(std::chrono::microseconds(50));

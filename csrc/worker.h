@@ -59,7 +59,7 @@ public:
     int64_t idle_until() const { return member_ == 0 ? 0 : alone_until_; }
 
     // Waits, without using a core, until the first member has come to `number` alone. False where it gave up.
-    bool idle(int64_t number, const std::atomic<bool>& stop) const;
+    bool idle(int64_t number, const std::atomic<bool>& stop);
 
     // To be called when all is done that comes before `number`.
     void pass(int64_t number);
