@@ -92,7 +92,7 @@ def analyse(problem: Problem) -> Analysis:
         reads = (leak.reads_channel, leak.reads_pixel // width, leak.reads_pixel % width)
         raise CausalityError(
             f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at "
-            f"channel {reads[0]}, row {reads[1]}, column {reads[2]}, which is sampled later; it comes in at "
+            f"channel {reads[0]}, row {reads[1]}, column {reads[2]}, which is not known then; it comes in at "
             f"{leak.where}",
             leak.where,
             out,

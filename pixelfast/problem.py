@@ -49,7 +49,10 @@ class Problem:
                 f"the model returned {type(params).__name__}, not a tensor; give outputs=, a function that picks the "
                 f"parameters of {self.likelihood}"
             )
-        return self.likelihood.flatten(params, self.shape)
+        try:
+            return self.likelihood.flatten(params, self.shape)
+        except ShapeError as error:
+            raise ShapeError(f"{error}; outputs= can turn what the model returns into that") from None
 
     def record(self, levels: torch.Tensor, keep: bool = False, condition: Any = None) -> Recording:
         """Records a forward on levels (N, C, H, W); without a condition every image has the example's."""

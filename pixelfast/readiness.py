@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .ir import Graph, Source, reads
+from .ir import Contract, Graph, Source, reads
 
 NEVER = np.iinfo(np.int32).max
 
@@ -71,8 +71,8 @@ def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: i
 def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[tuple[Any, bool]]) -> str:
     """From the input on: the first step after which a value on the image's own grid knows a pixel after its position.
 
-    If there is none, the first step that reads a later site of its own grid; if there is none either, the newest pixel
-    itself is let through, and the first operation is to blame.
+    If there is none, the first step that reads a later site of its own grid. If there is none either, the newest pixel
+    itself is let through: the first operation wider than one pixel should have kept it out.
     """
     suspect = path[-1][0]
     known = (np.arange(graph.pixels) + 1) * graph.channels
@@ -84,4 +84,11 @@ def _blame(graph: Graph, ready: Sequence[np.ndarray], path: list[tuple[Any, bool
         if comparable and bool((ready[node.out] > known).any()):
             return str(suspect.where)
         clean = comparable
-    return str(next((node for node, forward in reversed(path) if forward), path[-1][0]).where)
+    steps = [node for node, forward in reversed(path) if forward]
+    wide = [node for node, _ in reversed(path) if isinstance(node, Contract) and len(_site_maps(node)) > 1]
+    return str([*steps, *wide, path[-1][0]][0].where)
+
+
+def _site_maps(node: Contract) -> set[bytes]:
+    """The different places that a contraction reads: more than one for anything wider than 1x1."""
+    return {tap.source.sites.tobytes() for tap in node.taps}

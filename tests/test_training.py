@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,27 @@ def test_resumed_equals_uninterrupted(
         checkpoints.load(resumed.path).state_dict(),
         checkpoints.load(whole.path).state_dict(),
     )
+
+
+def test_ctrl_c_loses_no_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(TINY, data=data, out=tmp_path / "whole", progress=False)
+    advance = loop._Run.advance
+
+    def interrupted(run: Any, images: torch.Tensor) -> float:
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return advance(run, images)
+
+    monkeypatch.setattr(loop._Run, "advance", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, data=data, out=tmp_path / "stopped", progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert read_snapshot(tmp_path / "stopped" / loop.SNAPSHOT)["step"] == 3
+    monkeypatch.setattr(loop._Run, "advance", advance)
+    resumed = train(TINY, data=data, out=tmp_path / "stopped", resume=True, progress=False)
+    assert resumed.bits_per_dim == whole.bits_per_dim
+    assert_same(checkpoints.load(resumed.path).state_dict(), checkpoints.load(whole.path).state_dict())
 
 
 def test_every_part_of_the_snapshot_matters(

@@ -149,5 +149,8 @@ def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: entry {brief(name)} of the state_dict is not a tensor")
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or not tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {brief(name)} is not a dense float tensor")
+            raise CheckpointError(
+                f"{path}: {brief(name)} is not a dense float tensor, as all are in the layouts known "
+                "here; for a network of your own, load it into its module and use pixelfast.compile"
+            )
     return {name: tensor.detach() for name, tensor in loaded.items()}

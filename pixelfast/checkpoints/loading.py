@@ -41,7 +41,7 @@ def load(
     tensor must be used, none may be missing.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise CheckpointError(f"{path}: not a regular file; a checkpoint is one file")
     contents = read(path)
     try:

@@ -69,5 +69,5 @@ def summary(stats: Stats | None) -> str:
     return (
         f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, "
         f"{stats.gflops:.1f} GFLOP/s "
-        f"({stats.backend} {stats.isa} {stats.dtype}, {stats.threads} threads)"
+        f"({stats.backend} {stats.isa} {stats.dtype}, {stats.threads} thread{'' if stats.threads == 1 else 's'})"
     )

@@ -28,4 +28,4 @@ def run(args: argparse.Namespace) -> None:
     result = training.train(
         recipe, data=args.data, out=args.out, resume=args.resume, progress=progress.wanted(args.progress)
     )
-    print(f"{result.bits_per_dim:.4f} bits/dim on the test split,  {result.steps} steps: {result.path}")
+    print(f"{result.bits_per_dim:.4f} bits/dim on the test split, {result.steps} steps: {result.path}")

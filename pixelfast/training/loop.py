@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +29,7 @@ from pixelfast.training.snapshot import read_snapshot, write_snapshot
 
 SNAPSHOT = "snapshot.pt"
 MODEL = "model.safetensors"
+SNAPSHOT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class TrainResult:
 def train(recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progress: bool = True) -> TrainResult:
     """Train on MNIST's IDX files in `data`; write snapshots and the finished model into the folder `out`.
 
-    `out/snapshot.pt` is written at the start and every `recipe.snapshot_every` steps and holds all that the
-    run depends on: with `resume`, training goes on from it and ends with the same bits as if it had never
-    stopped (on the CPU, with the same number of threads). `out/model.safetensors` holds the averaged weights,
+    `out/snapshot.pt` is written at the start, every `recipe.snapshot_every` steps, every minute, and on Ctrl-C,
+    which stops after the step under way. It holds all that the run depends on: with `resume`, training goes on
+    from it and ends with the same bits as if it had never stopped (on the CPU, with the same number of
+    threads). `out/model.safetensors` holds the averaged weights,
     in the package's own checkpoint format. `progress` shows bars.
 
     Raises PixelfastError when the data or `out` cannot be used, when `out` holds a snapshot and `resume` is
@@ -54,7 +59,9 @@ def train(recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progre
     test_images = load_mnist(data, "test").images
     snapshot = out / SNAPSHOT
     if snapshot.exists() and not resume:
-        raise PixelfastError(f"{out} already holds a training run; resume it, or choose another folder")
+        raise PixelfastError(
+            f"{out} already holds a training run (--resume goes on with it): resume it, or choose another folder"
+        )
     saved = read_snapshot(snapshot) if resume else None
     _make_folder(out)
 
@@ -65,20 +72,53 @@ def train(recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progre
             write_snapshot(run.state(), snapshot)
         else:
             run.load(saved, snapshot)
-        with tqdm(total=recipe.steps, initial=run.step, desc=recipe.name, unit="step", disable=not progress) as bar:
+        bar = tqdm(total=recipe.steps, initial=run.step, desc=recipe.name, unit="step", disable=not progress)
+        with bar, _asked_to_stop() as stop:
             validation = "-"
+            written = time.monotonic()
             while run.step < recipe.steps:
                 bits = run.advance(train_images)
-                if run.step % recipe.snapshot_every == 0 or run.step == recipe.steps:
+                due = run.step % recipe.snapshot_every == 0 or time.monotonic() - written > SNAPSHOT_SECONDS
+                if due or run.step == recipe.steps or stop.is_set():
                     write_snapshot(run.state(), snapshot)
+                    written = time.monotonic()
+                if stop.is_set():
+                    bar.write(
+                        f"stopped at step {run.step:,} of {recipe.steps:,}, saved in {snapshot}; go on with --resume"
+                    )
+                    raise KeyboardInterrupt
                 if run.step % recipe.validate_every == 0:
                     sample = test_images[: recipe.validation_images]
                     validation = f"{bits_per_dim(run.average.module, sample):.4f}"
+                    if not progress:
+                        print(
+                            f"step {run.step:,} of {recipe.steps:,}: {bits:.3f} bits/dim, test {validation}", flush=True
+                        )
                 bar.set_postfix(bits=f"{bits:.3f}", test=validation, refresh=False)
                 bar.update()
         bits = bits_per_dim(run.average.module, test_images, progress=progress)
         checkpoints.save(run.average.module, out / MODEL)
     return TrainResult(bits_per_dim=bits, steps=run.step, path=out / MODEL)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, so that no step is cut in two. A second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Run:
