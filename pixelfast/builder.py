@@ -16,7 +16,7 @@ import torch
 
 from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, Tap, Value
 from .provenance import Space, distinct_columns
-from .readiness import NEVER, source_ready
+from .readiness import source_ready
 
 MAX_WINDOW = 256
 """Widest reduction over positions that is unrolled; wider ones (a norm over the image) are leaks in practice."""
@@ -371,6 +371,3 @@ def evaluate(op: str, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.
         arguments[0] = arguments[0] != 0
     result: torch.Tensor = function(*arguments, **kwargs)
     return result.to(dtype)
-
-
-__all__ = ["MAX_WINDOW", "NEVER", "Builder", "evaluate"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, reads
+from .ir import Contract, Graph, Source, reads
 from .readiness import NEVER
 
 LATE_SHARE = 0.25
@@ -52,7 +52,7 @@ def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
     while True:
         groups, group_of = _fuse(graph, nodes, ready, punctual)
         readers = _readers(groups, group_of)
-        _assign_steps(graph, groups, group_of, readers)
+        _assign_steps(graph, groups, readers)
         waiting = _waiting(groups, ready) - punctual
         if not waiting:
             break
@@ -138,7 +138,7 @@ def _readers(groups: list[Group], group_of: dict[int, int]) -> dict[int, list[tu
     return readers
 
 
-def _assign_steps(graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any) -> None:
+def _assign_steps(graph: Graph, groups: list[Group], readers: Any) -> None:
     horizon = graph.shape[2] * graph.channels
     for group in reversed(groups):
         need = np.full(group.sites, NEVER, dtype=np.int32)
@@ -245,6 +245,3 @@ def _tasks(groups: list[Group]) -> tuple[np.ndarray, np.ndarray]:
     tasks = np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
     tasks = tasks[np.lexsort((tasks[:, 1], tasks[:, 0]))]
     return tasks, np.concatenate(sites) if sites else np.zeros(0, dtype=np.int32)
-
-
-__all__ = ["Contract", "Copy", "Gather", "Group", "Pointwise", "Reduce", "Schedule", "schedule"]
