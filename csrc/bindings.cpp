@@ -61,7 +61,7 @@ BufferSpec read_buffer(const py::handle& object, Owners& owners) {
 }
 
 ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
-    const py::tuple fields = tuple_of(object, 6, "a contraction");
+    const py::tuple fields = tuple_of(object, 7, "a contraction");
     ContractionSpec out;
     out.result = fields[0].cast<int32_t>();
     out.columns = fields[1].cast<int32_t>();
@@ -85,6 +85,7 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
         out.patterns.push_back(std::move(segments));
     }
     out.pattern_of_site = to_vector<int32_t>(fields[5]);
+    out.narrow = fields[6].cast<bool>();
     return out;
 }
 
@@ -164,6 +165,12 @@ KernelSpec read_kernel(const py::handle& object, Owners& owners) {
     return out;
 }
 
+Precision precision_of(const std::string& name) {
+    if (name == "float32") return Precision::float32;
+    if (name == "bfloat16") return Precision::bfloat16;
+    throw std::invalid_argument("precision must be float32 or bfloat16");
+}
+
 Head read_head(const py::tuple& fields, int64_t channels) {
     const std::string kind = fields[0].cast<std::string>();
     Head out{};
@@ -182,12 +189,12 @@ Head read_head(const py::tuple& fields, int64_t channels) {
     return out;
 }
 
-std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<int64_t>& shape, const py::list& buffers,
+std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& precision,
+                                    const std::vector<int64_t>& shape, const py::list& buffers,
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
                                     const std::vector<std::pair<int32_t, int32_t>>& outputs,
                                     const py::tuple& head) try {
-    const KernelTable& table = select_isa(isa);
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
     ProgramSpec spec;
@@ -209,7 +216,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
     for (const auto& [buffer, slots] : outputs) spec.outputs.push_back({buffer, slots});
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
-    return std::make_unique<Engine>(compile(spec, table));
+    return std::make_unique<Engine>(compile(spec, select_isa(isa, precision_of(precision))));
 } catch (const py::cast_error&) {
     throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
 }
@@ -289,7 +296,7 @@ Array<uint32_t> noise_words(uint64_t seed, uint32_t sample, uint32_t number, int
     if (draws < 1) throw std::invalid_argument("draws must be at least 1");
     const int64_t blocks = (draws + 3) / 4;
     std::vector<uint32_t> words(static_cast<size_t>(4 * blocks));
-    select_isa(isa).noise({seed, sample, number, stream}, blocks, words.data());
+    select_isa(isa, Precision::float32).noise({seed, sample, number, stream}, blocks, words.data());
     Array<uint32_t> out(draws);
     std::copy_n(words.data(), draws, out.mutable_data());
     return out;
@@ -310,7 +317,7 @@ PYBIND11_MODULE(_C, module) {
         }
     });
     py::class_<Engine>(module, "Engine")
-        .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("shape"), py::arg("buffers"),
+        .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("precision"), py::arg("shape"), py::arg("buffers"),
              py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
              py::arg("outputs"), py::arg("head"))
         .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
@@ -322,7 +329,9 @@ PYBIND11_MODULE(_C, module) {
         .def_property_readonly("arena_bytes", [](const Engine& engine) {
             return engine.program().arena_floats * static_cast<int64_t>(sizeof(float));
         });
-    module.def("available_isas", &available_isas);
+    module.def(
+        "available_isas", [](const std::string& precision) { return available_isas(precision_of(precision)); },
+        py::arg("precision") = "float32");
     module.def("elementwise_names", [] {
         py::dict names;
         for (const ElementwiseName& name : elementwise_names()) names[name.name] = name.arguments;

@@ -90,14 +90,19 @@ void check(const CompiledProgram& program, const Request& request) {
 void start_arena(const Call& call, int64_t sample) {
     const CompiledProgram& program = call.program;
     float* arena = call.arenas.get() + sample * program.arena_floats;
-    // What is read before it is written shows as NaN, not as a plausible number.
-    std::fill_n(arena, program.arena_floats, std::numeric_limits<float>::quiet_NaN());
+    // What is read before it is written shows as NaN, not as a plausible number: of both halves of a float.
+    constexpr uint32_t kNaNs = 0x7FC07FC0;
+    float nan;
+    std::memcpy(&nan, &kNaNs, sizeof(nan));
+    std::fill_n(arena, program.arena_floats, nan);
     for (const Condition& condition : call.request.conditions) {
         const Slots& slots = program.buffers[condition.buffer];
         const double* source = condition.data + sample * slots.slots * slots.channels;
-        for (int64_t s = 0; s < slots.slots; ++s)
-            for (int64_t c = 0; c < slots.channels; ++c)
-                arena[slots.offset + s * slots.stride + c] = static_cast<float>(source[s * slots.channels + c]);
+        std::vector<float> row(static_cast<size_t>(slots.channels + kLineFloats));
+        for (int64_t s = 0; s < slots.slots; ++s) {
+            for (int64_t c = 0; c < slots.channels; ++c) row[c] = static_cast<float>(source[s * slots.channels + c]);
+            write_slot(*program.isa, slots, s, row.data(), slots.channels, arena);
+        }
     }
 }
 

@@ -82,11 +82,15 @@ private:
     void gather_rows(const Task& task);
     void run_chunk(const CompiledKernel& kernel, bool together);
     void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel);
+    template <class Number>
+    void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel,
+                  std::vector<const Number*>& sources);
     void place_registers(const CompiledKernel& kernel);
     void finish_row(const CompiledKernel& kernel, int64_t row);
     void execute(const CompiledInstruction& instruction, const CompiledKernel& kernel);
     void reduce(const CompiledInstruction& instruction, float* destination) const;
-    const float* slot(const Slots& slots, const int32_t* table, int64_t row) const;
+    template <class Number>
+    const Number* slot(const Slots& slots, const int32_t* table, int64_t row) const;
 
     const CompiledProgram& program_;
     Team& team_;
@@ -105,6 +109,7 @@ private:
     std::vector<Span> spans_;
 
     std::vector<const float*> sources_;  // (terms, kChunkRows)
+    std::vector<const Narrow*> narrow_sources_;
     Storage<float> row_;                 // registers and temporaries of one row
     std::vector<float*> registers_;
 };

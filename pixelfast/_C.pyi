@@ -11,7 +11,8 @@ class Engine:
 
     buffers: (constant, channels, slots, data or None).
     kernels: (sites, register widths, contraction or None, loads, instructions, stores), where
-        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site);
+        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site, whether
+            sources and weights are rounded to bfloat16);
         term: (buffer, table, start, count, weight float64 (count, columns));
         segments: int32 (n, 4), each (term, first channel, channels, whether a block of the sum ends);
         load: (register, buffer, table or -1, start, count, channel numbers or None);
@@ -30,6 +31,7 @@ class Engine:
         self,
         *,
         isa: str,
+        precision: str,
         shape: Sequence[int],
         buffers: list[Any],
         tables: list[Any],
@@ -71,8 +73,8 @@ class Engine:
     @property
     def arena_bytes(self) -> int: ...
 
-def available_isas() -> list[str]:
-    """Instruction sets that this CPU runs, best first."""
+def available_isas(precision: str = "float32") -> list[str]:
+    """Instruction sets that this CPU runs, best first. `precision`: "float32" or "bfloat16"."""
 
 def elementwise_names() -> dict[str, int]:
     """Elementwise operations and how many arguments each takes."""
