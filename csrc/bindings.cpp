@@ -186,7 +186,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
                                     const std::vector<std::pair<int32_t, int32_t>>& outputs,
-                                    const py::tuple& head) try {
+                                    const py::tuple& head, int32_t lookahead) try {
     const KernelTable& table = select_isa(isa);
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
@@ -209,6 +209,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
     for (const auto& [buffer, slots] : outputs) spec.outputs.push_back({buffer, slots});
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
+    spec.lookahead = lookahead;
     return std::make_unique<Engine>(compile(spec, table));
 } catch (const py::cast_error&) {
     throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
@@ -217,7 +218,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
 py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t stream, const py::handle& sample_ids,
               const py::list& conditions, double temperature, bool reference, const py::object& known,
               const py::object& mask, const py::object& on_row, bool collect_parameters, int threads,
-              int64_t last_number, const std::string& sharing) {
+              int64_t last_number, const std::string& sharing, int64_t lookahead) {
     const CompiledProgram& program = engine.program();
     const std::vector<py::ssize_t> shape = {samples, program.channels, program.height, program.width};
     Owners owners;
@@ -250,6 +251,7 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     }
     request.last_number = last_number;
     request.threads = threads;
+    request.lookahead = lookahead;
     if (sharing == "images") {
         request.sharing = Sharing::images;
     } else if (sharing == "tasks") {
@@ -272,6 +274,10 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     stats["seconds"] = outcome.seconds;
     stats["threads"] = outcome.threads;
     stats["sharing"] = outcome.sharing == Sharing::tasks ? "tasks" : "images";
+    stats["forecasts"] = outcome.forecasts.guesses;
+    stats["forecasts_accepted"] = outcome.forecasts.accepted;
+    stats["evaluations"] = outcome.forecasts.evaluations;
+    stats["plain_evaluations"] = outcome.plain_evaluations;
     return py::make_tuple(images, parameters, stats);
 }
 
@@ -312,11 +318,11 @@ PYBIND11_MODULE(_C, module) {
     py::class_<Engine>(module, "Engine")
         .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("shape"), py::arg("buffers"),
              py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
-             py::arg("outputs"), py::arg("head"))
+             py::arg("outputs"), py::arg("head"), py::arg("lookahead"))
         .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
              py::arg("conditions"), py::arg("temperature"), py::arg("reference"), py::arg("known"), py::arg("mask"),
              py::arg("on_row"), py::arg("collect_parameters"), py::arg("threads"), py::arg("last_number"),
-             py::arg("sharing"))
+             py::arg("sharing"), py::arg("lookahead"))
         .def_property_readonly("isa", [](const Engine& engine) { return engine.program().isa->name; })
         .def_property_readonly("weight_bytes", [](const Engine& engine) { return engine.program().weight_bytes; })
         .def_property_readonly("arena_bytes", [](const Engine& engine) {

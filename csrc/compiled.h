@@ -122,6 +122,7 @@ struct CompiledOutput {
 struct CompiledProgram {
     const KernelTable* isa = nullptr;
     int64_t channels = 0, height = 0, width = 0;
+    int64_t lookahead = 1;  // consecutive steps of an image row that may be merged
     std::vector<Slots> buffers;
     std::vector<std::vector<int32_t>> tables;
     std::vector<CompiledKernel> kernels;

@@ -39,6 +39,7 @@ class Engine:
         input: tuple[Any, ...],
         outputs: Sequence[tuple[int, int]],
         head: tuple[str, int, int],
+        lookahead: int,
     ) -> None: ...
     def run(
         self,
@@ -57,6 +58,7 @@ class Engine:
         threads: int,
         last_number: int,
         sharing: str,
+        lookahead: int,
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
         """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
 

@@ -59,6 +59,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str) -> _C.Engin
         ),
         outputs=[(o.buffer, o.table) for o in program.outputs],
         head=head,
+        lookahead=program.lookahead,
     )
 
 
