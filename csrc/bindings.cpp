@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engine.h"
+#include "plan.h"
 
 namespace py = pybind11;
 
@@ -194,7 +195,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& p
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
                                     const std::vector<std::pair<int32_t, int32_t>>& outputs,
-                                    const py::tuple& head) try {
+                                    const py::tuple& head, int32_t lookahead) try {
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
     ProgramSpec spec;
@@ -216,15 +217,19 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& p
     for (const auto& [buffer, slots] : outputs) spec.outputs.push_back({buffer, slots});
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
+    spec.lookahead = lookahead;
     return std::make_unique<Engine>(compile(spec, select_isa(isa, precision_of(precision))));
 } catch (const py::cast_error&) {
     throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
 }
 
+const char* name_of(Sharing sharing) { return sharing == Sharing::tasks ? "tasks" : "images"; }
+
 py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t stream, const py::handle& sample_ids,
               const py::list& conditions, double temperature, bool reference, const py::object& known,
               const py::object& mask, const py::object& on_row, bool collect_parameters, int threads,
-              int64_t last_number, const std::string& sharing) {
+              int64_t last_number, const std::string& sharing, int64_t lookahead,
+              bool profile) {
     const CompiledProgram& program = engine.program();
     const std::vector<py::ssize_t> shape = {samples, program.channels, program.height, program.width};
     Owners owners;
@@ -257,6 +262,8 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     }
     request.last_number = last_number;
     request.threads = threads;
+    request.lookahead = lookahead;
+    request.profile = profile;
     if (sharing == "images") {
         request.sharing = Sharing::images;
     } else if (sharing == "tasks") {
@@ -278,8 +285,33 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     py::dict stats;
     stats["seconds"] = outcome.seconds;
     stats["threads"] = outcome.threads;
-    stats["sharing"] = outcome.sharing == Sharing::tasks ? "tasks" : "images";
+    stats["sharing"] = name_of(outcome.sharing);
+    stats["forecasts"] = outcome.forecasts.guesses;
+    stats["forecasts_accepted"] = outcome.forecasts.accepted;
+    stats["evaluations"] = outcome.forecasts.evaluations;
+    stats["plain_evaluations"] = outcome.plain_evaluations;
+    py::list profiled;
+    for (size_t k = 0; k < outcome.profile.size(); ++k) {
+        const Profile::Entry& entry = outcome.profile[k];
+        const bool kernel = k + 1 < outcome.profile.size();
+        profiled.append(py::dict(py::arg("kernel") = kernel ? static_cast<int64_t>(k) : -1, py::arg("tasks") = entry.tasks,
+                                 py::arg("rows") = entry.rows, py::arg("seconds") = entry.seconds,
+                                 py::arg("waiting") = entry.waiting));
+    }
+    if (request.profile) stats["profile"] = profiled;
     return py::make_tuple(images, parameters, stats);
+}
+
+py::dict estimates(const Engine& engine, int64_t samples) {
+    if (samples < 1) throw std::invalid_argument("samples must be at least 1");
+    const CompiledProgram& program = engine.program();
+    const Plan chosen = plan(program, samples, 0, Sharing::automatic);
+    const int threads = plan(program, samples, 0, Sharing::tasks).threads;
+    py::dict seconds;
+    for (const Sharing sharing : {Sharing::images, Sharing::tasks})
+        seconds[name_of(sharing)] = estimated_seconds(program, samples, threads, sharing);
+    return py::dict(py::arg("threads") = chosen.threads, py::arg("sharing") = name_of(chosen.sharing),
+                    py::arg("seconds") = seconds);
 }
 
 Array<uint32_t> philox_words(const Array<uint32_t>& counter, const Array<uint32_t>& key) {
@@ -319,11 +351,12 @@ PYBIND11_MODULE(_C, module) {
     py::class_<Engine>(module, "Engine")
         .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("precision"), py::arg("shape"), py::arg("buffers"),
              py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
-             py::arg("outputs"), py::arg("head"))
+             py::arg("outputs"), py::arg("head"), py::arg("lookahead"))
         .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
              py::arg("conditions"), py::arg("temperature"), py::arg("reference"), py::arg("known"), py::arg("mask"),
              py::arg("on_row"), py::arg("collect_parameters"), py::arg("threads"), py::arg("last_number"),
-             py::arg("sharing"))
+             py::arg("sharing"), py::arg("lookahead"), py::arg("profile"))
+        .def("plan", &estimates, py::arg("samples"))
         .def_property_readonly("isa", [](const Engine& engine) { return engine.program().isa->name; })
         .def_property_readonly("weight_bytes", [](const Engine& engine) { return engine.program().weight_bytes; })
         .def_property_readonly("arena_bytes", [](const Engine& engine) {

@@ -60,6 +60,9 @@ public:
         out_.channels = spec_.channels;
         out_.height = spec_.height;
         out_.width = spec_.width;
+        require(spec_.lookahead >= 1 && spec_.lookahead <= spec_.channels * spec_.width, "steps of ", spec_.lookahead,
+                " numbers cannot be merged within an image row");
+        out_.lookahead = spec_.lookahead;
         out_.tables = spec_.tables;
         lay_out_buffers();
         out_.kernels.resize(spec_.kernels.size());
@@ -478,6 +481,10 @@ private:
             require(task.step >= step && task.step >= 0 && task.step < numbers, name, " is out of order");
             for (; step < task.step; ++step) out_.first_task[step + 1] = static_cast<int64_t>(i);
             require(in_range(task.kernel, spec_.kernels.size()), name, " has no kernel");
+            // What is merged is taken kernel by kernel.
+            const bool same_step = i > 0 && spec_.tasks[i - 1].step == task.step;
+            require(out_.lookahead == 1 || !same_step || task.kernel > spec_.tasks[i - 1].kernel, name,
+                    " does not follow the order of kernels");
             require(task.first >= 0 && task.count > 0 &&
                         int64_t{task.first} + task.count <= static_cast<int64_t>(spec_.sites.size()),
                     name, " leaves the list of sites");
@@ -496,13 +503,15 @@ private:
         std::map<int32_t, std::vector<int32_t>> sites;
         for (const int32_t site : order) sites[pattern(site)].push_back(site);
         Task task{index, static_cast<int32_t>(out_.runs.size()), static_cast<int32_t>(sites.size()),
-                  static_cast<int32_t>(order.size()), 0.0};
+                  static_cast<int32_t>(order.size()), 0.0, 0.0};
         for (const auto& [own, members] : sites) {
             out_.runs.push_back({own, static_cast<int32_t>(out_.sites.size()), static_cast<int32_t>(members.size())});
             out_.sites.insert(out_.sites.end(), members.begin(), members.end());
-            if (kernel.has_contraction)
-                task.work += static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
-                             static_cast<double>(kernel.contraction.columns) * static_cast<double>(members.size());
+            if (!kernel.has_contraction) continue;
+            const double weights = static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
+                                   static_cast<double>(kernel.contraction.columns);
+            task.work += weights * static_cast<double>(members.size());
+            task.weight_bytes += weights * (kernel.contraction.narrow ? sizeof(Narrow) : sizeof(float));
         }
         out_.tasks.push_back(task);
     }

@@ -99,7 +99,8 @@ struct Task {
     int32_t first_run;
     int32_t runs;
     int32_t sites;
-    double work;  // multiply-adds per image, of the contraction
+    double work;          // multiply-adds per image, of the contraction
+    double weight_bytes;  // that it reads
 };
 
 struct CompiledInput {
@@ -115,6 +116,7 @@ struct CompiledOutput {
 struct CompiledProgram {
     const KernelTable* isa = nullptr;
     int64_t channels = 0, height = 0, width = 0;
+    int64_t lookahead = 1;  // consecutive steps of an image row that may be merged
     std::vector<Slots> buffers;
     std::vector<std::vector<int32_t>> tables;
     std::vector<CompiledKernel> kernels;

@@ -7,15 +7,11 @@
 #include <vector>
 
 #include "compiled.h"
+#include "pace.h"
+#include "profile.h"
+#include "sharing.h"
 
 namespace pixelfast {
-
-// How threads share a batch. Results do not depend on it.
-enum class Sharing {
-    automatic,
-    images,  // every thread samples images of its own
-    tasks,   // all threads work on every task together
-};
 
 struct Condition {
     int32_t buffer = 0;
@@ -36,24 +32,37 @@ struct Request {
     int64_t last_number = 0;         // numbers to sample
     int threads = 0;                 // 0: as many as OpenMP gives
     Sharing sharing = Sharing::automatic;
+    // Numbers of an image row that the network computes together, on guesses where it must: 1 none, 0 as many as pays.
+    int64_t lookahead = 0;
     // Called by the calling thread after each image row, when all images have it if `wait_for_row`; may throw.
     std::function<void(int64_t row)> on_row;
     bool wait_for_row = false;
+    bool profile = false;  // measure where the first thread's time goes
 };
 
 class ParametersNotFinite : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// Of predictive sampling, over all images.
+struct Forecasts {
+    int64_t guesses = 0;
+    int64_t accepted = 0;
+    int64_t evaluations = 0;  // of the network on one image; plain sampling takes one for every step with tasks
+};
+
 struct Outcome {
     int threads = 1;
     Sharing sharing = Sharing::images;
     double seconds = 0;
+    std::vector<Profile::Entry> profile;  // by kernel, then of drawing; empty if not asked for
+    Forecasts forecasts;
+    int64_t plain_evaluations = 0;
 };
 
 class Engine {
 public:
-    explicit Engine(CompiledProgram program) : program_(std::move(program)) {}
+    explicit Engine(CompiledProgram program) : program_(std::move(program)), steps_(work_of_steps(program_)) {}
 
     const CompiledProgram& program() const { return program_; }
 
@@ -63,6 +72,7 @@ public:
 
 private:
     CompiledProgram program_;
+    std::vector<StepWork> steps_;
 };
 
 }  // namespace pixelfast

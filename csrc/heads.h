@@ -2,6 +2,7 @@
 // in double precision on float32 parameters.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -31,6 +32,14 @@ struct PixelState {
     std::vector<double> values;   // in levels, by channel
     std::vector<uint8_t> known;   // given rather than drawn
     int64_t component = 0;        // of a mixture
+
+    static PixelState start(int64_t channels) {
+        const size_t count = static_cast<size_t>(channels);
+        return {std::vector<double>(count, 0.0), std::vector<uint8_t>(count, 0), 0};
+    }
+
+    // To be called at the first channel of a pixel.
+    void restart() { std::fill(known.begin(), known.end(), uint8_t{0}); }
 };
 
 class Sampler {

@@ -110,6 +110,7 @@ struct ProgramSpec {
     double input_scale = 1, input_offset = 0;
     std::vector<double> input_table;  // (channels, levels) or empty
     std::vector<OutputSpec> outputs;  // by channel
+    int64_t lookahead = 1;            // consecutive steps of an image row that may be merged
     Head head{};
 };
 

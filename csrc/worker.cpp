@@ -11,12 +11,6 @@ namespace pixelfast {
 
 namespace {
 
-// A contraction of fewer multiply-adds is not worth two meetings of the threads.
-constexpr double kWorkWorthSharing = 40000;
-
-// Rows of which each thread is given at least one, where a task has no contraction.
-constexpr int64_t kRowsWorthSharing = 16;
-
 // So many long waits within so many numbers make the first member work alone, at first for kFirstAlone numbers, then
 // longer each time until sharing goes well again.
 constexpr int kLongWaits = 2;
@@ -54,7 +48,9 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
 void Worker::join() {
     if (team_.size == 1) return;
     if (member_ == 0) announce();
+    if (profile_ != nullptr) profile_->begin_wait();
     if (team_.barrier.wait()) team_.long_waits.fetch_add(1, std::memory_order_relaxed);
+    if (profile_ != nullptr) profile_->end_wait();
     alone_until_ = team_.alone_until[joins_ % 2];
     ++joins_;
     unseen_ = false;
@@ -86,71 +82,130 @@ void Worker::pass(int64_t number) {
 
 void Worker::run(int64_t number) {
     number_ = number;
-    for (int64_t t = program_.first_task[number]; t < program_.first_task[number + 1]; ++t) run(program_.tasks[t]);
+    for (int64_t t = program_.first_task[number]; t < program_.first_task[number + 1]; ++t) {
+        const Task& task = program_.tasks[t];
+        const double images = static_cast<double>(team_.images);
+        if (!begin(program_.kernels[task.kernel], task.work * images, task.sites * team_.images)) continue;
+        for (int32_t r = task.first_run; r < task.first_run + task.runs; ++r)
+            for (int64_t image = 0; image < team_.images; ++image) add(program_.runs[r], image);
+        end();
+    }
+}
+
+// Kernels are in the order of the data flow, within a step and so across steps: each runs once, at its sites of all
+// steps. What a later step overwrites is no longer needed: see Program.lookahead in pixelfast/program.py.
+void Worker::run(const std::vector<Stretch>& stretches, int64_t turn) {
+    number_ = turn;
+    cursors_.clear();
+    for (int64_t image = 0; image < team_.images; ++image) {
+        const Stretch& stretch = stretches[image];
+        for (int64_t number = stretch.first; number < stretch.first + stretch.count; ++number) {
+            const int64_t first = program_.first_task[number], last = program_.first_task[number + 1];
+            if (first < last) cursors_.push_back({first, last, image});
+        }
+    }
+    while (!cursors_.empty()) {
+        int32_t kernel = program_.tasks[cursors_[0].task].kernel;
+        for (const Cursor& cursor : cursors_) kernel = std::min(kernel, program_.tasks[cursor.task].kernel);
+        pieces_.clear();
+        double work = 0;
+        int64_t sites = 0;
+        bool sorted = true, finished = false;
+        for (Cursor& cursor : cursors_) {
+            const Task& task = program_.tasks[cursor.task];
+            if (task.kernel != kernel) continue;
+            for (const Run* run = program_.runs.data() + task.first_run,
+                          * last = run + task.runs; run < last; ++run) {
+                sorted = sorted && (pieces_.empty() || pieces_.back().run->pattern <= run->pattern);
+                pieces_.push_back({run, cursor.image});
+            }
+            work += task.work;
+            sites += task.sites;
+            finished = ++cursor.task == cursor.end || finished;
+        }
+        if (finished)
+            cursors_.erase(std::remove_if(cursors_.begin(), cursors_.end(),
+                                          [](const Cursor& c) { return c.task == c.end; }),
+                           cursors_.end());
+        if (!begin(program_.kernels[kernel], work, sites)) continue;
+        if (!sorted)
+            std::sort(pieces_.begin(), pieces_.end(),
+                      [](const Piece& a, const Piece& b) { return a.run->pattern < b.run->pattern; });
+        for (const Piece& piece : pieces_) add(*piece.run, piece.image);
+        end();
+    }
 }
 
 Worker::Cut Worker::images_to_draw() {
+    if (profile_ != nullptr) profile_->begin(profile_->drawing());
     if (!alone()) join();
     if (!alone()) return share(team_.images);
     unseen_ = true;
     return member_ == 0 ? Cut{0, team_.images} : Cut{0, 0};
 }
 
+bool Worker::first_to_draw() {
+    if (profile_ != nullptr) profile_->begin(profile_->drawing());
+    if (!alone()) join();
+    unseen_ = unseen_ || alone();
+    return first();
+}
+
 void Worker::finish_number() {
-    if (alone()) return;
-    if (member_ == 0 && number_ >= window_end_) {
-        if (team_.long_waits.exchange(0, std::memory_order_relaxed) == 0)
-            alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
-        window_end_ = number_ + kWindow;
+    if (!alone()) {
+        if (member_ == 0 && number_ >= window_end_) {
+            if (team_.long_waits.exchange(0, std::memory_order_relaxed) == 0)
+                alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
+            window_end_ = number_ + kWindow;
+        }
+        join();
     }
-    join();
+    if (profile_ != nullptr) profile_->end(team_.images);
 }
 
 Worker::Cut Worker::share(int64_t total) const {
     return {total * member_ / team_.size, total * (member_ + 1) / team_.size};
 }
 
-bool Worker::alone(const Task& task) const {
-    if (alone()) return true;
-    const double images = static_cast<double>(team_.images);
-    return task.work > 0 ? task.work * images < kWorkWorthSharing : task.sites * team_.images < kRowsWorthSharing;
-}
-
-// Rows are ordered by pattern, then image, then site, and worked on in chunks.
-void Worker::run(const Task& task) {
-    const CompiledKernel& kernel = program_.kernels[task.kernel];
-    const bool together = !alone(task);
-    if (together && unseen_) join();
-    if (!together && member_ != 0) {
+bool Worker::begin(const CompiledKernel& kernel, double work, int64_t rows) {
+    if (profile_ != nullptr) profile_->begin(&kernel - program_.kernels.data());
+    together_ = !alone() && worth_sharing(work, rows);
+    task_rows_ = rows;
+    if (together_ && unseen_) join();
+    if (!together_ && member_ != 0) {
         unseen_ = true;
-        return;
+        return false;
     }
-    unseen_ = unseen_ || (!together && team_.size > 1);
+    unseen_ = unseen_ || (!together_ && team_.size > 1);
+    kernel_ = &kernel;
     place_registers(kernel);
     rows_ = 0;
     spans_.clear();
-    for (int32_t r = task.first_run; r < task.first_run + task.runs; ++r) {
-        const Run& run = program_.runs[r];
-        const int32_t* sites = program_.sites.data() + run.first;
-        for (int64_t image = 0; image < team_.images; ++image) {
-            float* arena = team_.arena(image);
-            for (int32_t done = 0; done < run.count;) {
-                if (rows_ == kChunkRows) {
-                    run_chunk(kernel, together);
-                    rows_ = 0;
-                    spans_.clear();
-                }
-                const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
-                if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
-                spans_.back().count += count;
-                std::copy_n(sites + done, count, site_.begin() + rows_);
-                std::fill_n(arena_.begin() + rows_, count, arena);
-                rows_ += count;
-                done += static_cast<int32_t>(count);
-            }
+    return true;
+}
+
+void Worker::add(const Run& run, int64_t image) {
+    const int32_t* sites = program_.sites.data() + run.first;
+    float* arena = team_.arena(image);
+    for (int32_t done = 0; done < run.count;) {
+        if (rows_ == kChunkRows) {
+            run_chunk(*kernel_, together_);
+            rows_ = 0;
+            spans_.clear();
         }
+        const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
+        if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
+        spans_.back().count += count;
+        std::copy_n(sites + done, count, site_.begin() + rows_);
+        std::fill_n(arena_.begin() + rows_, count, arena);
+        rows_ += count;
+        done += static_cast<int32_t>(count);
     }
-    run_chunk(kernel, together);
+}
+
+void Worker::end() {
+    run_chunk(*kernel_, together_);
+    if (profile_ != nullptr) profile_->end(task_rows_);
 }
 
 void Worker::run_chunk(const CompiledKernel& kernel, bool together) {

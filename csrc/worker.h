@@ -10,11 +10,26 @@
 #include <vector>
 
 #include "compiled.h"
+#include "profile.h"
+#include "sharing.h"
 #include "spin_barrier.h"
 
 namespace pixelfast {
 
 constexpr int64_t kChunkRows = 128;  // rows of a task that are in flight: their sums stay in the second-level cache
+
+// Consecutive numbers of an image, within an image row, whose steps are run together.
+struct Stretch {
+    int64_t first = 0;
+    int64_t count = 0;
+};
+
+// How far a team is that samples ahead. Written by its first member, while the others wait for it.
+struct Progress {
+    std::vector<Stretch> stretches;  // by image; what is to be run
+    int64_t rows = 0;               // that all images have
+    bool finished = false;
+};
 
 // What the threads of a team share.
 struct Team {
@@ -28,6 +43,7 @@ struct Team {
     int size;
     SpinBarrier barrier;
     std::atomic<int> long_waits{0};
+    Progress progress;
     // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be
     // at the one before.
     int64_t alone_until[2] = {0, 0};
@@ -42,12 +58,20 @@ public:
     // Runs the tasks of a number.
     void run(int64_t number);
 
+    // Runs the tasks of stretches, one for each image: the steps of a stretch as one. Where a team samples ahead, turns
+    // take the place of numbers in everything else here.
+    void run(const std::vector<Stretch>& stretches, int64_t turn);
+
     // The samples whose numbers this member draws. What other members did until then is seen.
     struct Cut {
         int64_t first;
         int64_t last;
     };
     Cut images_to_draw();
+
+    // The same where the first member draws all: whether this is the one.
+    bool first_to_draw();
+    bool first() const { return member_ == 0; }
 
     // To be called when they are drawn.
     void finish_number();
@@ -64,6 +88,9 @@ public:
     // To be called when all is done that comes before `number`.
     void pass(int64_t number);
 
+    // Measures from now on, if this is the first member of a team.
+    void measure(Profile* profile) { profile_ = profile; }
+
 private:
     struct Span {
         int32_t pattern;
@@ -76,10 +103,13 @@ private:
 
     // Waits until what any member has done is seen by all.
     void join();
-    bool alone(const Task& task) const;
     void announce();
-    void run(const Task& task);
-    void gather_rows(const Task& task);
+
+    // A kernel's rows are added between `begin` and `end`, those of one pattern next to each other. False where another
+    // member does it all. `work`: multiply-adds of the contraction.
+    bool begin(const CompiledKernel& kernel, double work, int64_t rows);
+    void add(const Run& run, int64_t image);
+    void end();
     void run_chunk(const CompiledKernel& kernel, bool together);
     void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel);
     template <class Number>
@@ -95,6 +125,7 @@ private:
     const CompiledProgram& program_;
     Team& team_;
     const int member_;
+    Profile* profile_ = nullptr;
     int64_t number_ = 0;
     int64_t alone_until_ = 0;
     int64_t alone_for_;       // numbers, the next time
@@ -102,7 +133,23 @@ private:
     int64_t joins_ = 0;
     bool unseen_ = false;  // the first member has worked alone since the last join
 
-    // The chunk of rows in flight; a row is a site of an image.
+    // Where stretches are run: the tasks that remain of each step, and the pieces of the kernel at hand.
+    struct Cursor {
+        int64_t task;
+        int64_t end;
+        int64_t image;
+    };
+    struct Piece {
+        const Run* run;
+        int64_t image;
+    };
+    std::vector<Cursor> cursors_;
+    std::vector<Piece> pieces_;
+
+    // The kernel at hand, and the chunk of its rows in flight; a row is a site of an image.
+    const CompiledKernel* kernel_ = nullptr;
+    int64_t task_rows_ = 0;
+    bool together_ = false;
     int64_t rows_ = 0;
     std::vector<int32_t> site_;
     std::vector<float*> arena_;

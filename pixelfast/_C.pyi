@@ -41,6 +41,7 @@ class Engine:
         input: tuple[Any, ...],
         outputs: Sequence[tuple[int, int]],
         head: tuple[str, int, int],
+        lookahead: int,
     ) -> None: ...
     def run(
         self,
@@ -59,12 +60,17 @@ class Engine:
         threads: int,
         last_number: int,
         sharing: str,
+        lookahead: int,
+        profile: bool,
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
         """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
 
         Raises ValueError for arguments that do not fit the program, FloatingPointError where the network's
         outputs are not numbers, KeyboardInterrupt, and whatever on_row raises.
         """
+
+    def plan(self, samples: int) -> dict[str, Any]:
+        """`threads` and `sharing` of a batch, and estimated `seconds` of either way of sharing."""
 
     @property
     def isa(self) -> str: ...

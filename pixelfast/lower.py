@@ -70,6 +70,7 @@ class _Lowering:
             Input(inputs, scale, offset, table),
             outputs,
             self.flops,
+            self.schedule.lookahead,
         )
 
     def buffer(self, value: int) -> int:

@@ -19,6 +19,8 @@ from .readiness import NEVER
 
 LATE_SHARE = 0.25
 """A node joins the kernel that feeds it unless more than this share of its sites must wait for something else."""
+LOOKAHEAD = 8
+"""Pixels of an image row whose steps a backend may merge."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Schedule:
     slot_count: dict[int, int]
     tasks: np.ndarray
     sites: np.ndarray
+    lookahead: int
+    """Consecutive steps of one image row that may be merged."""
 
 
 def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
@@ -57,9 +61,10 @@ def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
         if not waiting:
             break
         punctual |= waiting
-    slots, slot_count = _allocate(graph, groups, group_of, readers)
+    lookahead = graph.channels * min(LOOKAHEAD, graph.shape[2])
+    slots, slot_count = _allocate(graph, groups, group_of, readers, lookahead)
     tasks, sites = _tasks(groups)
-    return Schedule(graph, groups, group_of, slots, slot_count, tasks, sites)
+    return Schedule(graph, groups, group_of, slots, slot_count, tasks, sites, lookahead)
 
 
 def _waiting(groups: list[Group], ready: Sequence[np.ndarray]) -> set[int]:
@@ -183,9 +188,14 @@ def _batch(need: np.ndarray, ready: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def _allocate(
-    graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any
+    graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any, lookahead: int
 ) -> tuple[dict[int, np.ndarray], dict[int, int]]:
-    """Slots of every value that is read outside its group: a slot is free again after the step of its last reader."""
+    """Slots of every value that is read outside its group: a slot is free again after the step of its last reader.
+
+    Where steps are merged, a kernel writes for all of them before the next kernel reads: a slot stays busy for
+    `lookahead - 1` steps more, up to the end of the image row, which merged steps never cross.
+    """
+    row = graph.shape[2] * graph.channels
     slots: dict[int, np.ndarray] = {}
     count: dict[int, int] = {}
     found: dict[tuple[bytes, bytes], tuple[np.ndarray, int]] = {}
@@ -201,6 +211,9 @@ def _allocate(
             np.maximum.at(last, source.sites[used], reader.step[used])
         if value in last_of_output:
             np.maximum(last, last_of_output[value], out=last)
+        # A site that is written and never read holds its slot too: it must not overwrite a neighbour of the same step.
+        last = np.where(group.step == NEVER, last, np.maximum(last, group.step))
+        last = np.minimum(last + lookahead - 1, (last // row + 1) * row - 1)
         lifetimes = (group.step.tobytes(), last.tobytes())  # the values of one kernel mostly share them
         if lifetimes not in found:
             found[lifetimes] = _first_fit(group.step, last)

@@ -13,6 +13,7 @@ from torch import nn
 
 import pixelfast
 from pixelfast import _C
+from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.errors import BackendError
@@ -84,17 +85,11 @@ def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str) -> None:
     sampler = on(chain(33, 70, 16), CpuBackend, torch.bfloat16, isa=isa)
 
     def digest(batch: int, threads: int, sharing: str) -> str:
-        sampler._threads = threads
-        backend_run = sampler.backend._engine.run
         parts = []
         for first in range(0, 17, batch):
-            ids = np.arange(first, min(first + batch, 17), dtype=np.uint32)
-            images, _, _ = backend_run(
-                samples=len(ids), seed=3, stream=1 << 16, sample_ids=ids, conditions=[], temperature=1.0,
-                reference=False, known=None, mask=None, on_row=None, collect_parameters=False, threads=threads,
-                last_number=30, sharing=sharing,
-            )  # fmt: skip
-            parts.append(images)
+            ids = np.arange(first, min(first + batch, 17), dtype=np.uint64)
+            job = Job(len(ids), seed=3, sample_ids=ids, threads=threads, sharing=sharing)
+            parts.append(sampler.backend.run(job).images)
         return hashlib.sha256(np.concatenate(parts).tobytes()).hexdigest()
 
     runs = [(17, 1, "auto"), (1, 1, "auto"), (1, 2, "tasks"), (3, 2, "images"), (16, 8, "tasks"), (17, 3, "images")]

@@ -39,6 +39,11 @@ class Job:
     """How threads share a batch, which changes no bit: "images" each their own, "tasks" every task together."""
     last_number: int | None = None
     """Stop before this number."""
+    lookahead: int | None = None
+    """Numbers of an image row that the network computes together, on guesses that are checked, which changes no bit:
+    None as many as pays, 1 none. Backends may ignore it."""
+    profile: bool = False
+    """Also measure where the time goes: `Result.stats["profile"]`. Backends may ignore it."""
 
 
 @dataclass

@@ -50,7 +50,9 @@ class CpuBackend:
         self._numbers = program.numbers
         self._process = os.getpid()
         self.stats: dict[str, Any] = {}
-        """Of the last run: seconds, threads, sharing, isa, weight_bytes, bytes_per_image."""
+        """Of the last run: seconds, threads, sharing, isa, weight_bytes, bytes_per_image; of predictive sampling
+        forecasts (numbers that the network was run on before they were drawn), forecasts_accepted (right ones),
+        evaluations (runs of the network on one image), plain_evaluations (what plain sampling takes)."""
 
     @property
     def isa(self) -> str:
@@ -93,6 +95,8 @@ class CpuBackend:
                 threads=1 if forked else job.threads or 0,
                 last_number=self._numbers if job.last_number is None else job.last_number,
                 sharing=job.sharing,
+                lookahead=0 if job.lookahead is None else job.lookahead,
+                profile=job.profile,
             )
         except FloatingPointError as error:
             raise BackendError(str(error)) from error
@@ -102,3 +106,7 @@ class CpuBackend:
             "bytes_per_image": self._engine.arena_bytes,
         }
         return Result(images, params if job.collect_params else None, self.stats)
+
+    def plan(self, samples: int) -> dict[str, Any]:
+        """How threads would share a batch: `threads`, `sharing`, and the cost model's `seconds` of each way."""
+        return self._engine.plan(samples)

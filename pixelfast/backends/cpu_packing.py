@@ -68,6 +68,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
         ),
         outputs=[(o.buffer, o.table) for o in program.outputs],
         head=head,
+        lookahead=program.lookahead,
     )
 
 
