@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engine.h"
+#include "measure.h"
 #include "plan.h"
 
 namespace py = pybind11;
@@ -365,6 +366,22 @@ PYBIND11_MODULE(_C, module) {
     module.def(
         "available_isas", [](const std::string& precision) { return available_isas(precision_of(precision)); },
         py::arg("precision") = "float32");
+    module.def(
+        "largest_tile",
+        [](const std::string& isa, const std::string& precision) {
+            const KernelTable& table = select_isa(isa, precision_of(precision));
+            return std::make_pair(table.tile_rows, table.tile_vectors);
+        },
+        py::arg("isa"), py::arg("precision"));
+    module.def(
+        "time_tiles",
+        [](const std::string& isa, const std::string& name, int rows, int vectors, int64_t channels, int64_t bytes) {
+            const Precision precision = precision_of(name);
+            const TileTime time = time_tiles(select_isa(isa, precision), precision, rows, vectors, channels, bytes);
+            return std::make_pair(time.seconds, time.weights);
+        },
+        py::arg("isa"), py::arg("precision"), py::arg("rows"), py::arg("vectors"), py::arg("channels"),
+        py::arg("bytes"));
     module.def("elementwise_names", [] {
         py::dict names;
         for (const ElementwiseName& name : elementwise_names()) names[name.name] = name.arguments;

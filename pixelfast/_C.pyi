@@ -82,6 +82,14 @@ class Engine:
 def available_isas(precision: str = "float32") -> list[str]:
     """Instruction sets that this CPU runs, best first. `precision`: "float32" or "bfloat16"."""
 
+def largest_tile(isa: str, precision: str) -> tuple[int, int]:
+    """Rows, and vectors of columns, of the largest tile of a contraction."""
+
+def time_tiles(
+    isa: str, precision: str, rows: int, vectors: int, channels: int, bytes: int
+) -> tuple[float, int]:
+    """Seconds of multiplying about `bytes` of weights by tiles of this size on one thread, and the number of weights."""
+
 def elementwise_names() -> dict[str, int]:
     """Elementwise operations and how many arguments each takes."""
 
