@@ -10,6 +10,8 @@
 #include <string>
 
 #include "engine.h"
+#include "measure.h"
+#include "plan.h"
 
 namespace py = pybind11;
 
@@ -61,7 +63,7 @@ BufferSpec read_buffer(const py::handle& object, Owners& owners) {
 }
 
 ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
-    const py::tuple fields = tuple_of(object, 6, "a contraction");
+    const py::tuple fields = tuple_of(object, 7, "a contraction");
     ContractionSpec out;
     out.result = fields[0].cast<int32_t>();
     out.columns = fields[1].cast<int32_t>();
@@ -85,6 +87,7 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
         out.patterns.push_back(std::move(segments));
     }
     out.pattern_of_site = to_vector<int32_t>(fields[5]);
+    out.narrow = fields[6].cast<bool>();
     return out;
 }
 
@@ -164,6 +167,12 @@ KernelSpec read_kernel(const py::handle& object, Owners& owners) {
     return out;
 }
 
+Precision precision_of(const std::string& name) {
+    if (name == "float32") return Precision::float32;
+    if (name == "bfloat16") return Precision::bfloat16;
+    throw std::invalid_argument("precision must be float32 or bfloat16");
+}
+
 Head read_head(const py::tuple& fields, int64_t channels) {
     const std::string kind = fields[0].cast<std::string>();
     Head out{};
@@ -182,12 +191,12 @@ Head read_head(const py::tuple& fields, int64_t channels) {
     return out;
 }
 
-std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<int64_t>& shape, const py::list& buffers,
+std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& precision,
+                                    const std::vector<int64_t>& shape, const py::list& buffers,
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
                                     const std::vector<std::pair<int32_t, int32_t>>& outputs,
                                     const py::tuple& head, int32_t lookahead) try {
-    const KernelTable& table = select_isa(isa);
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
     ProgramSpec spec;
@@ -210,15 +219,18 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::vector<in
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
     spec.lookahead = lookahead;
-    return std::make_unique<Engine>(compile(spec, table));
+    return std::make_unique<Engine>(compile(spec, select_isa(isa, precision_of(precision))));
 } catch (const py::cast_error&) {
     throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
 }
 
+const char* name_of(Sharing sharing) { return sharing == Sharing::tasks ? "tasks" : "images"; }
+
 py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t stream, const py::handle& sample_ids,
               const py::list& conditions, double temperature, bool reference, const py::object& known,
               const py::object& mask, const py::object& on_row, bool collect_parameters, int threads,
-              int64_t last_number, const std::string& sharing, int64_t lookahead) {
+              int64_t last_number, const std::string& sharing, int64_t lookahead,
+              bool profile) {
     const CompiledProgram& program = engine.program();
     const std::vector<py::ssize_t> shape = {samples, program.channels, program.height, program.width};
     Owners owners;
@@ -252,6 +264,7 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     request.last_number = last_number;
     request.threads = threads;
     request.lookahead = lookahead;
+    request.profile = profile;
     if (sharing == "images") {
         request.sharing = Sharing::images;
     } else if (sharing == "tasks") {
@@ -273,12 +286,33 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
     py::dict stats;
     stats["seconds"] = outcome.seconds;
     stats["threads"] = outcome.threads;
-    stats["sharing"] = outcome.sharing == Sharing::tasks ? "tasks" : "images";
+    stats["sharing"] = name_of(outcome.sharing);
     stats["forecasts"] = outcome.forecasts.guesses;
     stats["forecasts_accepted"] = outcome.forecasts.accepted;
     stats["evaluations"] = outcome.forecasts.evaluations;
     stats["plain_evaluations"] = outcome.plain_evaluations;
+    py::list profiled;
+    for (size_t k = 0; k < outcome.profile.size(); ++k) {
+        const Profile::Entry& entry = outcome.profile[k];
+        const bool kernel = k + 1 < outcome.profile.size();
+        profiled.append(py::dict(py::arg("kernel") = kernel ? static_cast<int64_t>(k) : -1, py::arg("tasks") = entry.tasks,
+                                 py::arg("rows") = entry.rows, py::arg("seconds") = entry.seconds,
+                                 py::arg("waiting") = entry.waiting));
+    }
+    if (request.profile) stats["profile"] = profiled;
     return py::make_tuple(images, parameters, stats);
+}
+
+py::dict estimates(const Engine& engine, int64_t samples) {
+    if (samples < 1) throw std::invalid_argument("samples must be at least 1");
+    const CompiledProgram& program = engine.program();
+    const Plan chosen = plan(program, samples, 0, Sharing::automatic);
+    const int threads = plan(program, samples, 0, Sharing::tasks).threads;
+    py::dict seconds;
+    for (const Sharing sharing : {Sharing::images, Sharing::tasks})
+        seconds[name_of(sharing)] = estimated_seconds(program, samples, threads, sharing);
+    return py::dict(py::arg("threads") = chosen.threads, py::arg("sharing") = name_of(chosen.sharing),
+                    py::arg("seconds") = seconds);
 }
 
 Array<uint32_t> philox_words(const Array<uint32_t>& counter, const Array<uint32_t>& key) {
@@ -295,7 +329,7 @@ Array<uint32_t> noise_words(uint64_t seed, uint32_t sample, uint32_t number, int
     if (draws < 1) throw std::invalid_argument("draws must be at least 1");
     const int64_t blocks = (draws + 3) / 4;
     std::vector<uint32_t> words(static_cast<size_t>(4 * blocks));
-    select_isa(isa).noise({seed, sample, number, stream}, blocks, words.data());
+    select_isa(isa, Precision::float32).noise({seed, sample, number, stream}, blocks, words.data());
     Array<uint32_t> out(draws);
     std::copy_n(words.data(), draws, out.mutable_data());
     return out;
@@ -316,19 +350,38 @@ PYBIND11_MODULE(_C, module) {
         }
     });
     py::class_<Engine>(module, "Engine")
-        .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("shape"), py::arg("buffers"),
+        .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("precision"), py::arg("shape"), py::arg("buffers"),
              py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
              py::arg("outputs"), py::arg("head"), py::arg("lookahead"))
         .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
              py::arg("conditions"), py::arg("temperature"), py::arg("reference"), py::arg("known"), py::arg("mask"),
              py::arg("on_row"), py::arg("collect_parameters"), py::arg("threads"), py::arg("last_number"),
-             py::arg("sharing"), py::arg("lookahead"))
+             py::arg("sharing"), py::arg("lookahead"), py::arg("profile"))
+        .def("plan", &estimates, py::arg("samples"))
         .def_property_readonly("isa", [](const Engine& engine) { return engine.program().isa->name; })
         .def_property_readonly("weight_bytes", [](const Engine& engine) { return engine.program().weight_bytes; })
         .def_property_readonly("arena_bytes", [](const Engine& engine) {
             return engine.program().arena_floats * static_cast<int64_t>(sizeof(float));
         });
-    module.def("available_isas", &available_isas);
+    module.def(
+        "available_isas", [](const std::string& precision) { return available_isas(precision_of(precision)); },
+        py::arg("precision") = "float32");
+    module.def(
+        "largest_tile",
+        [](const std::string& isa, const std::string& precision) {
+            const KernelTable& table = select_isa(isa, precision_of(precision));
+            return std::make_pair(table.tile_rows, table.tile_vectors);
+        },
+        py::arg("isa"), py::arg("precision"));
+    module.def(
+        "time_tiles",
+        [](const std::string& isa, const std::string& name, int rows, int vectors, int64_t channels, int64_t bytes) {
+            const Precision precision = precision_of(name);
+            const TileTime time = time_tiles(select_isa(isa, precision), precision, rows, vectors, channels, bytes);
+            return std::make_pair(time.seconds, time.weights);
+        },
+        py::arg("isa"), py::arg("precision"), py::arg("rows"), py::arg("vectors"), py::arg("channels"),
+        py::arg("bytes"));
     module.def("elementwise_names", [] {
         py::dict names;
         for (const ElementwiseName& name : elementwise_names()) names[name.name] = name.arguments;

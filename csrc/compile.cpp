@@ -1,5 +1,6 @@
 // Checks a program and makes it ready to run.
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <sstream>
 #include <stdexcept>
@@ -32,6 +33,13 @@ int64_t slot_stride(int64_t channels) {
     int64_t stride = 1;
     while (stride < channels && stride < kLineFloats) stride *= 2;
     return stride < channels ? round_up(channels, kLineFloats) : stride;
+}
+
+int64_t narrow_stride(int64_t channels) {
+    constexpr int64_t kLine = kLineFloats * kStep<Narrow>;
+    int64_t stride = 1;
+    while (stride < channels && stride < kLine) stride *= 2;
+    return stride < channels ? round_up(channels, kLine) : stride;
 }
 
 // Images lie this far apart in memory, so that the same slot of different images falls into different cache sets.
@@ -70,18 +78,27 @@ public:
 private:
     void lay_out_buffers() {
         int64_t image = 0, constant = 0, longest = 0;
-        for (const BufferSpec& buffer : spec_.buffers) {
+        const std::vector<Readers> readers = readers_of_buffers();
+        for (size_t b = 0; b < spec_.buffers.size(); ++b) {
+            const BufferSpec& buffer = spec_.buffers[b];
             require(buffer.channels > 0 && buffer.slots > 0, "a buffer is empty");
             require(buffer.channels <= kMostFloats / buffer.slots, "a buffer is larger than any memory");
             Slots slots;
             slots.constant = buffer.constant;
-            slots.stride = slot_stride(buffer.channels);
             slots.slots = buffer.slots;
             slots.channels = buffer.channels;
             int64_t& total = buffer.constant ? constant : image;
-            slots.offset = total;
-            total += round_up(slots.stride * slots.slots, kLineFloats);
-            longest = std::max(longest, slots.stride);
+            if (readers[b].floats || !readers[b].narrow) {
+                slots.stride = slot_stride(buffer.channels);
+                slots.offset = total;
+                total += round_up(slots.stride * slots.slots, kLineFloats);
+            }
+            if (readers[b].narrow) {
+                slots.narrow_stride = narrow_stride(buffer.channels);
+                slots.narrow_offset = total * kStep<Narrow>;
+                total += round_up(slots.narrow_stride * slots.slots, kLineFloats * kStep<Narrow>) / kStep<Narrow>;
+            }
+            longest = std::max({longest, slots.stride, slots.narrow_stride});
             out_.buffers.push_back(slots);
         }
         out_.arena_floats = arena_size(image);
@@ -95,10 +112,33 @@ private:
             if (!spec_.buffers[b].constant) continue;
             require(spec_.buffers[b].data != nullptr, "a constant buffer has no data");
             const Slots& slots = out_.buffers[b];
-            for (int64_t s = 0; s < slots.slots; ++s)
-                std::copy_n(spec_.buffers[b].data + s * slots.channels, slots.channels,
-                            out_.constants.get() + slots.offset + s * slots.stride);
+            std::vector<float> row(static_cast<size_t>(slots.channels + kLineFloats));
+            for (int64_t s = 0; s < slots.slots; ++s) {
+                std::copy_n(spec_.buffers[b].data + s * slots.channels, slots.channels, row.data());
+                write_slot(*out_.isa, slots, s, row.data(), slots.channels, out_.constants.get());
+            }
         }
+    }
+
+    struct Readers {
+        bool floats = false;
+        bool narrow = false;
+    };
+
+    // Who reads each buffer; what is out of range is found later.
+    std::vector<Readers> readers_of_buffers() const {
+        std::vector<Readers> readers(spec_.buffers.size());
+        const auto mark = [&](int32_t buffer, bool Readers::*kind) {
+            if (in_range(buffer, readers.size())) readers[buffer].*kind = true;
+        };
+        for (const KernelSpec& kernel : spec_.kernels) {
+            for (const TermSpec& term : kernel.contraction.terms)
+                mark(term.buffer, kernel.contraction.narrow ? &Readers::narrow : &Readers::floats);
+            for (const LoadSpec& load : kernel.loads) mark(load.buffer, &Readers::floats);
+        }
+        for (const int32_t buffer : spec_.input_buffers) mark(buffer, &Readers::floats);
+        for (const OutputSpec& output : spec_.outputs) mark(output.buffer, &Readers::floats);
+        return readers;
     }
 
     const Slots& buffer(int32_t index) const {
@@ -108,7 +148,8 @@ private:
 
     // Slots of `buffer` from channel `start`.
     static Slots from_channel(Slots slots, int64_t start) {
-        slots.offset += start;
+        if (slots.offset != kNone) slots.offset += start;
+        if (slots.narrow_offset != kNone) slots.narrow_offset += start;
         return slots;
     }
 
@@ -155,18 +196,20 @@ private:
         require_register(kernel_spec, spec.result, 0, spec.columns - 1);
         require(kernel_spec.widths[spec.result] == spec.columns, kernel_, "the contraction does not fill its register");
         out.result = spec.result;
+        out.narrow = spec.narrow;
         out.columns = spec.columns;
+        const int64_t step = spec.narrow ? kStep<Narrow> : 1;
         write(spec.result, 0, spec.columns);
 
         std::vector<int64_t> offsets;
-        int64_t channels = 0;
+        int64_t steps = 0;
         for (const TermSpec& term : spec.terms) {
             const Slots& slots = buffer(term.buffer);
             require(term.count > 0 && term.start >= 0 && term.start + term.count <= slots.channels, kernel_,
                     "a term reads channels outside its buffer");
             out.terms.push_back({from_channel(slots, term.start), table(term.table, kernel_spec.sites, slots)});
-            offsets.push_back(channels);
-            channels += term.count;
+            offsets.push_back(steps);
+            steps += (term.count + step - 1) / step;
         }
         out_.max_terms = std::max<int64_t>(out_.max_terms, spec.terms.size());
 
@@ -176,7 +219,9 @@ private:
                 require(in_range(s.term, spec.terms.size()), kernel_, "a pattern has no such term");
                 require(s.first >= 0 && s.count > 0 && int64_t{s.first} + s.count <= spec.terms[s.term].count, kernel_,
                         "a segment leaves its term");
-                const int64_t offset = offsets[s.term] + s.first;
+                require(s.first % step == 0 && (s.count % step == 0 || s.first + s.count == spec.terms[s.term].count),
+                        kernel_, "a segment parts a pair of channels");
+                const int64_t offset = offsets[s.term] + s.first / step;
                 pattern.segments.push_back({s.term, s.first, s.count, s.last, static_cast<int32_t>(offset)});
                 if (pattern.terms.empty() || pattern.terms.back() != s.term) pattern.terms.push_back(s.term);
                 pattern.channels += s.count;
@@ -188,12 +233,13 @@ private:
                 "pattern_of_site does not have an entry per site");
         for (const int32_t pattern : spec.pattern_of_site)
             require(in_range(pattern, spec.patterns.size()), kernel_, "no pattern ", pattern);
-        pack_weights(spec, offsets, channels, out);
+        pack_weights(spec, offsets, steps, out);
     }
 
-    // Panels of a few vectors of columns, each [channel of all terms][columns], one after the other. An even number of
-    // panels of nearly equal width, so that two threads share them evenly.
-    void pack_weights(const ContractionSpec& spec, const std::vector<int64_t>& offsets, int64_t channels,
+    // Panels of a few vectors of columns, each [step of all terms][columns], one after the other. An even number of
+    // panels of nearly equal width, so that two threads share them evenly. A step of narrow channels is a pair of them,
+    // as wide as a float.
+    void pack_weights(const ContractionSpec& spec, const std::vector<int64_t>& offsets, int64_t steps,
                       CompiledContraction& out) {
         const int64_t lanes = out_.isa->lanes;
         const int64_t vectors = (spec.columns + lanes - 1) / lanes;
@@ -205,23 +251,54 @@ private:
         if (spec.bias != nullptr)
             for (int64_t c = 0; c < spec.columns; ++c) out.bias[c] = static_cast<float>(spec.bias[c]);
 
-        float* packed = take_weights(channels * vectors * lanes);
+        float* packed = take_weights(steps * vectors * lanes);
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = p * vectors / panels, last = (p + 1) * vectors / panels;
-            out.panels.push_back({first * lanes, static_cast<int>(last - first), packed + channels * first * lanes});
+            out.panels.push_back({first * lanes, static_cast<int>(last - first), packed + steps * first * lanes});
         }
-#pragma omp parallel for schedule(static) if (channels * vectors * lanes > kParallelPacking)
+#pragma omp parallel for schedule(static) if (steps * vectors * lanes > kParallelPacking)
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = out.panels[p].column, columns = out.panels[p].vectors * lanes;
             const int64_t real = std::min(columns, spec.columns - first);
-            float* panel = packed + channels * first;
+            float* panel = packed + steps * first;
             for (size_t t = 0; t < spec.terms.size(); ++t) {
-                for (int64_t k = 0; k < spec.terms[t].count; ++k) {
-                    const double* source = spec.terms[t].weight + k * spec.columns + first;
-                    float* destination = panel + (offsets[t] + k) * columns;
-                    for (int64_t c = 0; c < real; ++c) destination[c] = static_cast<float>(source[c]);
-                    for (int64_t c = real; c < columns; ++c) destination[c] = 0.0f;
+                const TermSpec& term = spec.terms[t];
+                const double* source = term.weight + first;
+                float* destination = panel + offsets[t] * columns;
+                if (spec.narrow) {
+                    pack_pairs(term.count, source, spec.columns, real, columns, destination);
+                } else {
+                    pack_floats(term.count, source, spec.columns, real, columns, destination);
                 }
+            }
+        }
+    }
+
+    // destination[k][c] <- source[k * stride + c], zero from `real` on.
+    static void pack_floats(int64_t count, const double* source, int64_t stride, int64_t real, int64_t columns,
+                            float* destination) {
+        for (int64_t k = 0; k < count; ++k, source += stride, destination += columns) {
+            for (int64_t c = 0; c < real; ++c) destination[c] = static_cast<float>(source[c]);
+            std::fill(destination + real, destination + columns, 0.0f);
+        }
+    }
+
+    // The same, narrow: channels 2k and 2k + 1 side by side; the last one of an odd number is followed by zero.
+    void pack_pairs(int64_t count, const double* source, int64_t stride, int64_t real, int64_t columns,
+                    float* destination) const {
+        // Rows of both channels, with room for what `narrow` reads past their end.
+        std::vector<float> row(static_cast<size_t>(real + kLineFloats));
+        std::vector<Narrow> even(static_cast<size_t>(columns)), odd(static_cast<size_t>(columns));
+        const auto narrow_row = [&](int64_t k, std::vector<Narrow>& out) {
+            for (int64_t c = 0; c < real; ++c) row[c] = k < count ? static_cast<float>(source[k * stride + c]) : 0.0f;
+            out_.isa->narrow(row.data(), real, out.data());
+        };
+        for (int64_t k = 0; k < count; k += 2, destination += columns) {
+            narrow_row(k, even);
+            narrow_row(k + 1, odd);
+            for (int64_t c = 0; c < columns; ++c) {
+                const uint32_t pair = even[c] | uint32_t{odd[c]} << 16;
+                std::memcpy(destination + c, &pair, sizeof(pair));
             }
         }
     }
@@ -426,13 +503,15 @@ private:
         std::map<int32_t, std::vector<int32_t>> sites;
         for (const int32_t site : order) sites[pattern(site)].push_back(site);
         Task task{index, static_cast<int32_t>(out_.runs.size()), static_cast<int32_t>(sites.size()),
-                  static_cast<int32_t>(order.size()), 0.0};
+                  static_cast<int32_t>(order.size()), 0.0, 0.0};
         for (const auto& [own, members] : sites) {
             out_.runs.push_back({own, static_cast<int32_t>(out_.sites.size()), static_cast<int32_t>(members.size())});
             out_.sites.insert(out_.sites.end(), members.begin(), members.end());
-            if (kernel.has_contraction)
-                task.work += static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
-                             static_cast<double>(kernel.contraction.columns) * static_cast<double>(members.size());
+            if (!kernel.has_contraction) continue;
+            const double weights = static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
+                                   static_cast<double>(kernel.contraction.columns);
+            task.work += weights * static_cast<double>(members.size());
+            task.weight_bytes += weights * (kernel.contraction.narrow ? sizeof(Narrow) : sizeof(float));
         }
         out_.tasks.push_back(task);
     }
@@ -456,6 +535,7 @@ private:
             if (index != kNone) {
                 input.slots = buffer(index);
                 require(!input.slots.constant && input.slots.slots >= pixels, "an input buffer is too small");
+                require(input.slots.narrow_offset == kNone, "a contraction of narrow numbers reads the input");
             }
             out_.inputs.push_back(input);
         }

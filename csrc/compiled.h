@@ -7,22 +7,14 @@
 #include "kernels.h"
 #include "memory.h"
 #include "program.h"
+#include "slots.h"
 
 namespace pixelfast {
-
-// Where the slots of a buffer lie: in the arena of each image, or among the constants. In floats.
-struct Slots {
-    bool constant = false;
-    int64_t offset = 0;
-    int64_t stride = 0;
-    int64_t slots = 0;
-    int64_t channels = 0;
-};
 
 struct Panel {
     int64_t column = 0;
     int vectors = 0;
-    const float* weights = nullptr;  // [channel of all terms][columns of the panel]
+    const float* weights = nullptr;  // [step of all terms][columns of the panel]; steps of narrow channels are pairs
 };
 
 struct CompiledTerm {
@@ -38,6 +30,7 @@ struct Pattern {
 
 struct CompiledContraction {
     int32_t result = kNone;  // kNone: the kernel has none
+    bool narrow = false;
     std::vector<CompiledTerm> terms;
     std::vector<Pattern> patterns;
     std::vector<Panel> panels;
@@ -106,7 +99,8 @@ struct Task {
     int32_t first_run;
     int32_t runs;
     int32_t sites;
-    double work;  // multiply-adds per image, of the contraction
+    double work;          // multiply-adds per image, of the contraction
+    double weight_bytes;  // that it reads
 };
 
 struct CompiledInput {

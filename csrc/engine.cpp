@@ -13,38 +13,12 @@
 
 #include "call.h"
 #include "forecast.h"
+#include "plan.h"
 #include "worker.h"
 
 namespace pixelfast {
 
 namespace {
-
-// A thread that is given less, in multiply-adds, costs more to start and to wait for than it saves; nor is a task ever
-// less than so much.
-constexpr double kWorkPerThread = 5e6;
-constexpr double kWorkPerTask = 2000;
-
-// With so few images for each thread, all threads had better share every task, if tasks are as large as this on average
-// for one image: such a product is bound by the reading of its weights, which they then split.
-constexpr int64_t kImagesPerThread = 4;
-constexpr double kWorkOfLargeTasks = 1e5;
-
-struct Plan {
-    int threads;
-    Sharing sharing;
-};
-
-Plan plan(const CompiledProgram& program, const Request& request) {
-    double work = 0;
-    for (const Task& task : program.tasks) work += task.work + kWorkPerTask;
-    const double worthwhile = work * static_cast<double>(request.samples) / kWorkPerThread;
-    int threads = static_cast<int>(std::clamp(worthwhile, 1.0, static_cast<double>(omp_get_max_threads())));
-    if (request.threads > 0) threads = request.threads;
-    if (request.sharing != Sharing::automatic) return {threads, request.sharing};
-    const bool large = work > kWorkOfLargeTasks * static_cast<double>(program.tasks.size());
-    if (large && request.samples < kImagesPerThread * threads) return {threads, Sharing::tasks};
-    return {static_cast<int>(std::min<int64_t>(threads, request.samples)), Sharing::images};
-}
 
 void check(const CompiledProgram& program, const Request& request) {
     const auto require = [](bool condition, const char* message) {
@@ -72,14 +46,19 @@ void check(const CompiledProgram& program, const Request& request) {
 void start_arena(const Call& call, int64_t sample) {
     const CompiledProgram& program = call.program;
     float* arena = call.arena(sample);
-    // What is read before it is written shows as NaN, not as a plausible number.
-    std::fill_n(arena, program.arena_floats, std::numeric_limits<float>::quiet_NaN());
+    // What is read before it is written shows as NaN, not as a plausible number: of both halves of a float.
+    constexpr uint32_t kNaNs = 0x7FC07FC0;
+    float nan;
+    std::memcpy(&nan, &kNaNs, sizeof(nan));
+    std::fill_n(arena, program.arena_floats, nan);
     for (const Condition& condition : call.request.conditions) {
         const Slots& slots = program.buffers[condition.buffer];
         const double* source = condition.data + sample * slots.slots * slots.channels;
-        for (int64_t s = 0; s < slots.slots; ++s)
-            for (int64_t c = 0; c < slots.channels; ++c)
-                arena[slots.offset + s * slots.stride + c] = static_cast<float>(source[s * slots.channels + c]);
+        std::vector<float> row(static_cast<size_t>(slots.channels + kLineFloats));
+        for (int64_t s = 0; s < slots.slots; ++s) {
+            for (int64_t c = 0; c < slots.channels; ++c) row[c] = static_cast<float>(source[s * slots.channels + c]);
+            write_slot(*program.isa, slots, s, row.data(), slots.channels, arena);
+        }
     }
 }
 
@@ -243,8 +222,9 @@ Outcome Engine::run(const Request& request) const {
     const auto start = std::chrono::steady_clock::now();
     if (request.samples > 0) {
         Call call(program_, request);
-        const Plan planned = plan(program_, request);
+        const Plan planned = plan(program_, request.samples, request.threads, request.sharing);
         std::unique_ptr<Crew> crew;
+        Profile profile(static_cast<int64_t>(program_.kernels.size()));
 #pragma omp parallel num_threads(planned.threads)
         {
             // OpenMP may give fewer threads than were asked for.
@@ -254,6 +234,7 @@ Outcome Engine::run(const Request& request) const {
                 outcome.sharing = outcome.threads == 1 ? Sharing::images : planned.sharing;
                 try {
                     crew = std::make_unique<Crew>(call, steps_, outcome.sharing, outcome.threads);
+                    if (request.profile) crew->members[0]->worker.measure(&profile);
                 } catch (...) {
                     call.fail(std::current_exception());
                 }
@@ -262,6 +243,7 @@ Outcome Engine::run(const Request& request) const {
         }
         if (call.error) std::rethrow_exception(call.error);
         count(*crew, request, steps_, outcome);
+        if (request.profile) outcome.profile = profile.entries();
     }
     outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return outcome;

@@ -8,15 +8,10 @@
 
 #include "compiled.h"
 #include "pace.h"
+#include "profile.h"
+#include "sharing.h"
 
 namespace pixelfast {
-
-// How threads share a batch. Results do not depend on it.
-enum class Sharing {
-    automatic,
-    images,  // every thread samples images of its own
-    tasks,   // all threads work on every task together
-};
 
 struct Condition {
     int32_t buffer = 0;
@@ -42,6 +37,7 @@ struct Request {
     // Called by the calling thread after each image row, when all images have it if `wait_for_row`; may throw.
     std::function<void(int64_t row)> on_row;
     bool wait_for_row = false;
+    bool profile = false;  // measure where the first thread's time goes
 };
 
 class ParametersNotFinite : public std::runtime_error {
@@ -59,6 +55,7 @@ struct Outcome {
     int threads = 1;
     Sharing sharing = Sharing::images;
     double seconds = 0;
+    std::vector<Profile::Entry> profile;  // by kernel, then of drawing; empty if not asked for
     Forecasts forecasts;
     int64_t plain_evaluations = 0;
 };

@@ -5,6 +5,7 @@
 #include "vec_math.h"
 #include "elementwise.h"
 #include "contraction.h"
+#include "narrow.h"
 #include "gumbel.h"
 
 static const ElementwiseFunction kElementwise[] = {
@@ -13,14 +14,17 @@ static const ElementwiseFunction kElementwise[] = {
 #undef PF_ENTRY
 };
 
-#define PF_TILES(rows) {&contraction_tile<rows, 1>, &contraction_tile<rows, 2>, PF_WIDEST_TILE(rows)}
+#define PF_TILES(rows) PF_TILES_OF(Floats, rows)
+#define PF_NARROW_TILES(rows) PF_TILES_OF(Pairs, rows)
 
 static const KernelTable kTable = {
     PF_ISA_NAME,
     kLanes,
     PF_TILE_ROWS,
     PF_TILE_VECTORS,
-    {PF_TILES(1), PF_TILES(2), PF_TILES(3), PF_TILES(4), PF_TILES_FROM_5},
+    {PF_EACH_HEIGHT(PF_TILES)},
+    {PF_EACH_HEIGHT(PF_NARROW_TILES)},
+    &narrow,
     kElementwise,
     &noise,
     &gumbel_argmax,

@@ -9,28 +9,37 @@
 
 namespace pixelfast {
 
+// A bfloat16: the upper half of a float. Copied in and out, never used in place: floats lie in the same memory.
+using Narrow = uint16_t;
+
+// Channels that a contraction multiplies at once: narrow ones in pairs.
+template <class Number>
+constexpr int64_t kStep = sizeof(float) / sizeof(Number);
+
 // One piece of a contraction's sum: `count` consecutive channels of one term. Block sums end where `last` is set.
 struct Segment {
     int32_t term;
     int32_t first;   // channel of the term
     int32_t count;
     int32_t last;    // 1 at the end of a block
-    int32_t offset;  // of the segment's first channel among all channels of all terms
+    int32_t offset;  // of the segment's first step among those of all terms
 };
 
-// rows x (vectors * lanes) tile of a contraction.
+// rows x (vectors * lanes) tile of a contraction of floats, or of narrow numbers with sums of floats.
+template <class Number>
 struct Tile {
     const Segment* segments;
     int64_t segment_count;
-    const float* const* sources;  // [term * source_stride + row]: first channel of the term in that row
+    const Number* const* sources;  // [term * source_stride + row]: first channel of the term in that row
     int64_t source_stride;
-    const float* panel;  // [channel of all terms][columns of the tile]
+    const Number* panel;  // [step of all terms][columns of the tile][channel of the step]
     const float* bias;   // columns of the tile
     float* destination;
     int64_t destination_stride;
 };
 
-using TileFunction = void (*)(const Tile&);
+template <class Number>
+using TileFunction = void (*)(const Tile<Number>&);
 using ElementwiseFunction = void (*)(float* destination, const float* const* sources, const int64_t* steps,
                                      int64_t width, bool exact);
 
@@ -43,7 +52,10 @@ struct KernelTable {
     int lanes;         // floats in a vector
     int tile_rows;     // rows of the largest tile
     int tile_vectors;  // vectors of the widest panel
-    TileFunction tiles[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
+    TileFunction<float> tiles[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
+    TileFunction<Narrow> narrow_tiles[kMaxTileRows][kMaxTileVectors];
+    // destination[0 : count] <- source, rounded to nearest, ties to even. Up to a vector past `count` is read.
+    void (*narrow)(const float* source, int64_t count, Narrow* destination);
     const ElementwiseFunction* elementwise;             // by operation number
     // words[0 : 4 * blocks] <- draws 0, 1, ... of the number.
     void (*noise)(const NoiseKey& key, int64_t blocks, uint32_t* words);
@@ -60,11 +72,14 @@ struct ElementwiseName {
 // Operation numbers are positions in this list, the same for every instruction set.
 const std::vector<ElementwiseName>& elementwise_names();
 
-// Instruction sets this build knows and this CPU runs, best first.
-std::vector<std::string> available_isas();
+// What contractions multiply.
+enum class Precision { float32, bfloat16 };
+
+// Instruction sets this build knows and this CPU runs, best first. Some differ in one precision only.
+std::vector<std::string> available_isas(Precision precision);
 
 // The named instruction set; an empty name means $PIXELFAST_ISA, or else the best available.
 // Throws std::invalid_argument for a name that is unknown or that the CPU lacks.
-const KernelTable& select_isa(const std::string& name);
+const KernelTable& select_isa(const std::string& name, Precision precision);
 
 }  // namespace pixelfast

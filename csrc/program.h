@@ -38,6 +38,7 @@ struct ContractionSpec {
     const double* bias = nullptr;  // (columns,) or null
     std::vector<std::vector<SegmentSpec>> patterns;
     std::vector<int32_t> pattern_of_site;
+    bool narrow = false;  // sources and weights are rounded to bfloat16, sums are not
 };
 
 struct LoadSpec {

@@ -13,8 +13,10 @@ typedef int32_t I __attribute__((vector_size(PF_VECTOR_BYTES)));
 typedef double D __attribute__((vector_size(PF_VECTOR_BYTES)));
 typedef int64_t L __attribute__((vector_size(PF_VECTOR_BYTES)));
 typedef uint64_t UL __attribute__((vector_size(PF_VECTOR_BYTES)));
+typedef uint32_t U __attribute__((vector_size(PF_VECTOR_BYTES)));
 typedef uint32_t HalfU __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
 typedef float HalfF __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
+typedef uint16_t HalfN __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
 
 typedef float LooseF __attribute__((vector_size(PF_VECTOR_BYTES), aligned(4), may_alias));
 
@@ -33,6 +35,7 @@ PF_INLINE V bits(const void* p) {
 #if defined(PF_AVX512)
 
 PF_INLINE F splat(float x) { return (F)_mm512_set1_ps(x); }
+PF_INLINE U splat(uint32_t x) { return (U)_mm512_set1_epi32(static_cast<int>(x)); }
 PF_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 // As the instructions: the second operand where either is NaN.
 PF_INLINE F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -55,6 +58,7 @@ PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm512_mul_epu32((__m5
 #elif defined(PF_AVX2)
 
 PF_INLINE F splat(float x) { return (F)_mm256_set1_ps(x); }
+PF_INLINE U splat(uint32_t x) { return (U)_mm256_set1_epi32(static_cast<int>(x)); }
 PF_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 PF_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
 PF_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
@@ -71,6 +75,7 @@ PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm256_mul_epu32((__m2
 #else  // Any machine; on x86-64 this is SSE2.
 
 PF_INLINE F splat(float x) { return F{x, x, x, x}; }
+PF_INLINE U splat(uint32_t x) { return U{x, x, x, x}; }
 PF_INLINE F fma(F a, F b, F c) { return a * b + c; }
 PF_INLINE F min(F a, F b) { return a < b ? a : b; }
 PF_INLINE F max(F a, F b) { return a > b ? a : b; }

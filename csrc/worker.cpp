@@ -6,16 +6,11 @@
 #include <cstring>
 #include <limits>
 #include <thread>
+#include <type_traits>
 
 namespace pixelfast {
 
 namespace {
-
-// A contraction of fewer multiply-adds is not worth two meetings of the threads.
-constexpr double kWorkWorthSharing = 40000;
-
-// Rows of which each thread is given at least one, where a task has no contraction.
-constexpr int64_t kRowsWorthSharing = 16;
 
 // So many long waits within so many numbers make the first member work alone, at first for kFirstAlone numbers, then
 // longer each time until sharing goes well again.
@@ -44,6 +39,7 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
       site_(static_cast<size_t>(kChunkRows)),
       arena_(static_cast<size_t>(kChunkRows)),
       sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
+      narrow_sources_(sources_.size()),
       row_(allocate<float>(program.row_floats)),
       registers_(static_cast<size_t>(program.max_registers)) {
     std::fill_n(row_.get(), program.row_floats, 0.0f);
@@ -53,7 +49,9 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
 void Worker::join() {
     if (team_.size == 1) return;
     if (member_ == 0) announce();
+    if (profile_ != nullptr) profile_->begin_wait();
     if (team_.barrier.wait()) team_.long_waits.fetch_add(1, std::memory_order_relaxed);
+    if (profile_ != nullptr) profile_->end_wait();
     alone_until_ = team_.alone_until[joins_ % 2];
     ++joins_;
     unseen_ = false;
@@ -148,6 +146,7 @@ void Worker::run(const Stretch& stretch, int64_t turn) {
 }
 
 Worker::Cut Worker::images_to_draw() {
+    if (profile_ != nullptr) profile_->begin(profile_->drawing());
     if (!alone()) join();
     if (!alone()) return share(team_.images);
     unseen_ = true;
@@ -155,19 +154,22 @@ Worker::Cut Worker::images_to_draw() {
 }
 
 bool Worker::first_to_draw() {
+    if (profile_ != nullptr) profile_->begin(profile_->drawing());
     if (!alone()) join();
     unseen_ = unseen_ || alone();
     return first();
 }
 
 void Worker::finish_number() {
-    if (alone()) return;
-    if (member_ == 0 && number_ >= window_end_) {
-        if (team_.long_waits.exchange(0, std::memory_order_relaxed) == 0)
-            alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
-        window_end_ = number_ + kWindow;
+    if (!alone()) {
+        if (member_ == 0 && number_ >= window_end_) {
+            if (team_.long_waits.exchange(0, std::memory_order_relaxed) == 0)
+                alone_for_ = std::max(alone_for_ / 2, kFirstAlone);
+            window_end_ = number_ + kWindow;
+        }
+        join();
     }
-    join();
+    if (profile_ != nullptr) profile_->end(team_.images);
 }
 
 Worker::Cut Worker::share(int64_t total) const {
@@ -175,8 +177,9 @@ Worker::Cut Worker::share(int64_t total) const {
 }
 
 bool Worker::begin(const CompiledKernel& kernel, double work, int64_t rows) {
-    const bool small = work > 0 ? work < kWorkWorthSharing : rows < kRowsWorthSharing;
-    together_ = !alone() && !small;
+    if (profile_ != nullptr) profile_->begin(&kernel - program_.kernels.data());
+    together_ = !alone() && worth_sharing(work, rows);
+    task_rows_ = rows;
     if (together_ && unseen_) join();
     if (!together_ && member_ != 0) {
         unseen_ = true;
@@ -209,7 +212,10 @@ void Worker::add(const Run& run, int64_t image) {
     }
 }
 
-void Worker::end() { run_chunk(*kernel_, together_); }
+void Worker::end() {
+    run_chunk(*kernel_, together_);
+    if (profile_ != nullptr) profile_->end(task_rows_);
+}
 
 void Worker::run_chunk(const CompiledKernel& kernel, bool together) {
     const Cut all{0, rows_};
@@ -237,21 +243,31 @@ void Worker::run_chunk(const CompiledKernel& kernel, bool together) {
 
 void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel) {
     if (rows.first >= rows.last || first_panel >= last_panel) return;
+    if (contraction.narrow) {
+        contract(contraction, rows, first_panel, last_panel, narrow_sources_);
+    } else {
+        contract(contraction, rows, first_panel, last_panel, sources_);
+    }
+}
+
+template <class Number>
+void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel,
+                      std::vector<const Number*>& sources) {
     const KernelTable& isa = *program_.isa;
     for (const Span& span : spans_) {
         const int64_t first = std::max(span.first, rows.first), last = std::min(span.first + span.count, rows.last);
         for (const int32_t t : contraction.patterns[span.pattern].terms) {
             const CompiledTerm& term = contraction.terms[t];
-            const float** sources = sources_.data() + t * kChunkRows;
-            for (int64_t row = first; row < last; ++row) sources[row] = slot(term.slots, term.table, row);
+            const Number** of_term = sources.data() + t * kChunkRows;
+            for (int64_t row = first; row < last; ++row) of_term[row] = slot<Number>(term.slots, term.table, row);
         }
     }
-    Tile tile;
+    Tile<Number> tile;
     tile.source_stride = kChunkRows;
     tile.destination_stride = contraction.row_stride;
     for (size_t p = first_panel; p < last_panel; ++p) {
         const Panel& panel = contraction.panels[p];
-        tile.panel = panel.weights;
+        tile.panel = reinterpret_cast<const Number*>(panel.weights);
         tile.bias = contraction.bias.data() + panel.column;
         for (const Span& span : spans_) {
             const Pattern& pattern = contraction.patterns[span.pattern];
@@ -265,9 +281,13 @@ void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t f
             for (int64_t i = 0; i < tiles; ++i) {
                 const int64_t row = first + count * i / tiles;
                 const int64_t height = first + count * (i + 1) / tiles - row;
-                tile.sources = sources_.data() + row;
+                tile.sources = sources.data() + row;
                 tile.destination = team_.results.get() + row * contraction.row_stride + panel.column;
-                isa.tiles[height - 1][panel.vectors - 1](tile);
+                if constexpr (std::is_same_v<Number, Narrow>) {
+                    isa.narrow_tiles[height - 1][panel.vectors - 1](tile);
+                } else {
+                    isa.tiles[height - 1][panel.vectors - 1](tile);
+                }
             }
         }
     }
@@ -278,18 +298,22 @@ void Worker::place_registers(const CompiledKernel& kernel) {
         registers_[r] = kernel.registers[r] < 0 ? nullptr : row_.get() + kernel.registers[r];
 }
 
-const float* Worker::slot(const Slots& slots, const int32_t* table, int64_t row) const {
+template <class Number>
+const Number* Worker::slot(const Slots& slots, const int32_t* table, int64_t row) const {
     const int32_t index = table == nullptr ? 0 : table[site_[row]];
-    if (index < 0) return program_.zeros.get();
-    const float* base = slots.constant ? program_.constants.get() : arena_[row];
-    return base + slots.offset + index * slots.stride;
+    const float* base = index < 0 ? program_.zeros.get() : slots.constant ? program_.constants.get() : arena_[row];
+    if constexpr (std::is_same_v<Number, Narrow>) {
+        return narrow_memory(base) + (index < 0 ? 0 : slots.narrow_offset + index * slots.narrow_stride);
+    } else {
+        return base + (index < 0 ? 0 : slots.offset + index * slots.stride);
+    }
 }
 
 void Worker::finish_row(const CompiledKernel& kernel, int64_t row) {
     if (kernel.contraction.result != kNone)
         registers_[kernel.contraction.result] = team_.results.get() + row * kernel.contraction.row_stride;
     for (const CompiledLoad& load : kernel.loads) {
-        const float* source = slot(load.slots, load.table, row);
+        const float* source = slot<float>(load.slots, load.table, row);
         if (!load.copy) {
             // Never written: compile gives a written register memory of its own.
             registers_[load.result] = const_cast<float*>(source);
@@ -304,9 +328,8 @@ void Worker::finish_row(const CompiledKernel& kernel, int64_t row) {
     for (const CompiledStore& store : kernel.stores) {
         const int32_t index = store.table[site_[row]];
         if (index < 0) continue;
-        float* destination = arena_[row] + store.slots.offset + index * store.slots.stride;
-        std::memmove(destination, registers_[store.source] + store.start,
-                     static_cast<size_t>(store.count) * sizeof(float));
+        write_slot(*program_.isa, store.slots, index, registers_[store.source] + store.start, store.count,
+                   arena_[row]);
     }
 }
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "compiled.h"
+#include "profile.h"
+#include "sharing.h"
 #include "spin_barrier.h"
 
 namespace pixelfast {
@@ -86,6 +88,9 @@ public:
     // To be called when all is done that comes before `number`.
     void pass(int64_t number);
 
+    // Measures from now on, if this is the first member of a team.
+    void measure(Profile* profile) { profile_ = profile; }
+
 private:
     struct Span {
         int32_t pattern;
@@ -108,15 +113,20 @@ private:
     void end();
     void run_chunk(const CompiledKernel& kernel, bool together);
     void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel);
+    template <class Number>
+    void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel,
+                  std::vector<const Number*>& sources);
     void place_registers(const CompiledKernel& kernel);
     void finish_row(const CompiledKernel& kernel, int64_t row);
     void execute(const CompiledInstruction& instruction, const CompiledKernel& kernel);
     void reduce(const CompiledInstruction& instruction, float* destination) const;
-    const float* slot(const Slots& slots, const int32_t* table, int64_t row) const;
+    template <class Number>
+    const Number* slot(const Slots& slots, const int32_t* table, int64_t row) const;
 
     const CompiledProgram& program_;
     Team& team_;
     const int member_;
+    Profile* profile_ = nullptr;
     int64_t number_ = 0;
     int64_t alone_until_ = 0;
     int64_t alone_for_;       // numbers, the next time
@@ -134,6 +144,7 @@ private:
 
     // The kernel at hand, and the chunk of its rows in flight; a row is a site of an image.
     const CompiledKernel* kernel_ = nullptr;
+    int64_t task_rows_ = 0;
     bool together_ = false;
     int64_t rows_ = 0;
     std::vector<int32_t> site_;
@@ -141,6 +152,7 @@ private:
     std::vector<Span> spans_;
 
     std::vector<const float*> sources_;  // (terms, kChunkRows)
+    std::vector<const Narrow*> narrow_sources_;
     Storage<float> row_;                 // registers and temporaries of one row
     std::vector<float*> registers_;
 };

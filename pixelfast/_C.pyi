@@ -11,7 +11,8 @@ class Engine:
 
     buffers: (constant, channels, slots, data or None).
     kernels: (sites, register widths, contraction or None, loads, instructions, stores), where
-        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site);
+        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site, whether
+            sources and weights are rounded to bfloat16);
         term: (buffer, table, start, count, weight float64 (count, columns));
         segments: int32 (n, 4), each (term, first channel, channels, whether a block of the sum ends);
         load: (register, buffer, table or -1, start, count, channel numbers or None);
@@ -30,6 +31,7 @@ class Engine:
         self,
         *,
         isa: str,
+        precision: str,
         shape: Sequence[int],
         buffers: list[Any],
         tables: list[Any],
@@ -59,12 +61,16 @@ class Engine:
         last_number: int,
         sharing: str,
         lookahead: int,
+        profile: bool,
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
         """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
 
         Raises ValueError for arguments that do not fit the program, FloatingPointError where the network's
         outputs are not numbers, KeyboardInterrupt, and whatever on_row raises.
         """
+
+    def plan(self, samples: int) -> dict[str, Any]:
+        """`threads` and `sharing` of a batch, and estimated `seconds` of either way of sharing."""
 
     @property
     def isa(self) -> str: ...
@@ -73,8 +79,16 @@ class Engine:
     @property
     def arena_bytes(self) -> int: ...
 
-def available_isas() -> list[str]:
-    """Instruction sets that this CPU runs, best first."""
+def available_isas(precision: str = "float32") -> list[str]:
+    """Instruction sets that this CPU runs, best first. `precision`: "float32" or "bfloat16"."""
+
+def largest_tile(isa: str, precision: str) -> tuple[int, int]:
+    """Rows, and vectors of columns, of the largest tile of a contraction."""
+
+def time_tiles(
+    isa: str, precision: str, rows: int, vectors: int, channels: int, bytes: int
+) -> tuple[float, int]:
+    """Seconds of multiplying about `bytes` of weights by tiles of this size on one thread, and the number of weights."""
 
 def elementwise_names() -> dict[str, int]:
     """Elementwise operations and how many arguments each takes."""

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from pixelfast.ir import Contract, Graph, reads
 from pixelfast.machine import Machine
 from pixelfast.readiness import NEVER, source_ready
 
 
-def limit_seconds(flops: float, weight_bytes: float, batch: int, machine: Machine) -> float:
+def limit_seconds(
+    flops: float, weight_bytes: float, batch: int, machine: Machine, dtype: torch.dtype = torch.float32
+) -> float:
     """max(arithmetic, weights from cache), in seconds, for a batch of images.
 
     flops: of one image, every activation computed once, taps on padding left out.
     weight_bytes: of one image and of any batch, the images of a batch being computed together.
+    dtype: of the inputs and weights of contractions, which says how fast arithmetic is.
     """
-    return max(flops * batch / machine.flops, weight_bytes / machine.cache_bandwidth)
+    return max(flops * batch / machine.flops_in(dtype), weight_bytes / machine.cache_bandwidth)
+
+
+def weight_size(dtype: torch.dtype) -> int:
+    """Bytes of a weight. float32's stand for wider types, as in `Machine.flops_in`: their limit is float32's."""
+    return min(dtype.itemsize, torch.float32.itemsize)
 
 
 def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int = 4) -> int:
@@ -26,7 +35,7 @@ def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int
     A tap of a contraction can be applied at a site from the time its source is ready until the site is
     needed. All sites of a tap whose intervals share a moment can share one reading of its weights: the fewest
     readings are the fewest moments that hit every interval. For a pixel's newest neighbour that is one
-    reading per pixel, for the row above one per row.
+    reading per pixel, for the row above one per row. itemsize: bytes of one weight.
     """
     needed = need_times(graph)
     total = 0

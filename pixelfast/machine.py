@@ -21,21 +21,28 @@ SECONDS = 1.0
 class Machine:
     """Rates with torch's present number of threads.
 
-    flops: float32 multiply-adds x 2 per second, of a square matrix product in torch.
+    flops: multiply-adds x 2 per second in float32, of a square matrix product in torch.
+    bf16_flops: the same in bfloat16, or `flops` where that is more: a processor without bfloat16 arithmetic can widen.
     cache_bandwidth, memory_bandwidth: bytes read per second, of 8 MiB again and again, and of 256 MiB.
     """
 
     name: str
     threads: int
     flops: float
+    bf16_flops: float
     cache_bandwidth: float
     memory_bandwidth: float
+
+    def flops_in(self, dtype: torch.dtype) -> float:
+        """Multiply-adds x 2 per second in a dtype. float32's stand for wider types, which are never faster."""
+        return self.bf16_flops if dtype == torch.bfloat16 else self.flops
 
     def best(self, other: Machine) -> Machine:
         """The higher of each rate of two measurements: what else runs on a machine only ever lowers them."""
         return replace(
             self,
             flops=max(self.flops, other.flops),
+            bf16_flops=max(self.bf16_flops, other.bf16_flops),
             cache_bandwidth=max(self.cache_bandwidth, other.cache_bandwidth),
             memory_bandwidth=max(self.memory_bandwidth, other.memory_bandwidth),
         )
@@ -43,19 +50,18 @@ class Machine:
     def __str__(self) -> str:
         return (
             f"{self.name}, {self.threads} threads: {self.flops / 1e9:.0f} GFLOP/s float32, "
-            f"{self.cache_bandwidth / 1e9:.0f} GB/s from cache, {self.memory_bandwidth / 1e9:.0f} GB/s from memory"
+            f"{self.bf16_flops / 1e9:.0f} bfloat16, {self.cache_bandwidth / 1e9:.0f} GB/s from cache, {self.memory_bandwidth / 1e9:.0f} GB/s from memory"
         )
 
 
 def measure(seconds: float = SECONDS) -> Machine:
     """Measure this machine, each rate for about `seconds`. Best of many repetitions: limits, not averages."""
-    left, right = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
-    out = torch.empty(MATRIX, MATRIX)
-    flops = 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out), seconds)
+    flops = product_rate(torch.float32, seconds)
     return Machine(
         name=processor_name(),
         threads=torch.get_num_threads(),
         flops=flops,
+        bf16_flops=max(flops, product_rate(torch.bfloat16, seconds)),
         cache_bandwidth=reading_rate(CACHED_BYTES, seconds),
         memory_bandwidth=reading_rate(UNCACHED_BYTES, seconds),
     )
@@ -63,8 +69,15 @@ def measure(seconds: float = SECONDS) -> Machine:
 
 @functools.cache
 def measured_quickly() -> Machine:
-    """Half a second's measurement, made once per process: good to a few per cent on a quiet machine."""
+    """A measurement of about a second, made once per process: good to a few per cent on a quiet machine."""
     return measure(0.15)
+
+
+def product_rate(dtype: torch.dtype, seconds: float = SECONDS) -> float:
+    """Multiply-adds x 2 per second of a square matrix product."""
+    left, right = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
+    out = torch.empty(MATRIX, MATRIX, dtype=dtype)
+    return 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out), seconds)
 
 
 def reading_rate(size: int, seconds: float = SECONDS) -> float:

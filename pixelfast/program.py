@@ -210,11 +210,13 @@ class Program:
 K_BLOCK = 128
 
 
-def k_blocks(counts: list[int]) -> list[list[tuple[int, int, int]]]:
+def k_blocks(counts: list[int], step: int = 1) -> list[list[tuple[int, int, int]]]:
     """Cuts the concatenated channels of active terms into blocks: [[(term position, first, last), ...], ...].
 
-    A term longer than K_BLOCK is cut into equal parts (the first ones longer by one); short neighbours share a block.
-    One chain over a long sum loses float32 digits that a sum of short chains keeps.
+    A term longer than K_BLOCK is cut into equal parts (the first ones longer by one step); short neighbours share a
+    block. One chain over a long sum loses float32 digits that a sum of short chains keeps.
+
+    step: channels that are multiplied together (pairs in bfloat16): terms are cut between steps only.
     """
     blocks: list[list[tuple[int, int, int]]] = []
     room = 0
@@ -224,10 +226,10 @@ def k_blocks(counts: list[int]) -> list[list[tuple[int, int, int]]]:
             room -= count
             continue
         parts = -(-count // K_BLOCK)
-        size, longer = divmod(count, parts)
+        size, longer = divmod(-(-count // step), parts)
         first = 0
         for part in range(parts):
-            last = first + size + (part < longer)
+            last = min(first + step * (size + (part < longer)), count)
             blocks.append([(position, first, last)])
             first = last
         room = K_BLOCK - count if parts == 1 else 0

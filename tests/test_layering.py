@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("pixelfast.backends",),
     (
+        "pixelfast.precision",
         "pixelfast.program",
         "pixelfast.lower",
         "pixelfast.schedule",

@@ -42,6 +42,8 @@ class Job:
     lookahead: int | None = None
     """Numbers of an image row that the network computes together, on guesses that are checked, which changes no bit:
     None as many as pays, 1 none. Backends may ignore it."""
+    profile: bool = False
+    """Also measure where the time goes: `Result.stats["profile"]`. Backends may ignore it."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""The CPU backend: the whole loop over numbers runs in the C++ extension, in float32, on all threads.
+"""The CPU backend: the whole loop over numbers runs in the C++ extension, on all threads.
 
 Images are bit-identical for any batch size, position in the batch and number of threads, within one
-instruction set.
+instruction set and dtype.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class CpuBackend:
     Args:
         program: what to run.
         likelihood: what the outputs are parameters of.
-        dtype: float32, the only one there is.
-        isa: "avx512", "avx2" or "baseline"; empty takes $PIXELFAST_ISA, or else the best that the CPU has.
+        dtype: float32, or bfloat16 for contractions of bfloat16 numbers with float32 sums (see `precision`).
+        isa: "avx512_bf16" (for bfloat16), "avx512", "avx2" or "baseline"; empty takes $PIXELFAST_ISA, or else the best
+            that the CPU has.
 
     Raises:
         BackendError: the program cannot run here, or the CPU lacks the instruction set.
@@ -43,7 +44,7 @@ class CpuBackend:
         if reasons:
             raise BackendError(f"the cpu backend cannot run this program: {'; '.join(reasons)}")
         try:
-            self._engine = build_engine(program, likelihood, isa)
+            self._engine = build_engine(program, likelihood, isa, dtype)
         except ValueError as error:
             raise BackendError(f"the cpu backend cannot run this program: {error}") from error
         self._numbers = program.numbers
@@ -62,8 +63,8 @@ class CpuBackend:
     def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
         """Why this backend cannot run the program; empty if it can."""
         reasons = []
-        if dtype != torch.float32:
-            reasons.append(f"dtype {dtype}: the cpu backend computes in float32")
+        if dtype not in (torch.float32, torch.bfloat16):
+            reasons.append(f"dtype {dtype}: the cpu backend computes in float32 or bfloat16")
         if head_of(likelihood) is None:
             reasons.append(f"no kernel for {likelihood}")
         found = (reason_against(i) for kernel in program.kernels for i in kernel.instructions)
@@ -95,6 +96,7 @@ class CpuBackend:
                 last_number=self._numbers if job.last_number is None else job.last_number,
                 sharing=job.sharing,
                 lookahead=0 if job.lookahead is None else job.lookahead,
+                profile=job.profile,
             )
         except FloatingPointError as error:
             raise BackendError(str(error)) from error
@@ -104,3 +106,7 @@ class CpuBackend:
             "bytes_per_image": self._engine.arena_bytes,
         }
         return Result(images, params if job.collect_params else None, self.stats)
+
+    def plan(self, samples: int) -> dict[str, Any]:
+        """How threads would share a batch: `threads`, `sharing`, and the cost model's `seconds` of each way."""
+        return self._engine.plan(samples)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from .. import _C
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
+from ..precision import narrow_kernels
 from ..program import Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
 from .cpu_instructions import Argument, translate
 
 NO_TABLE = -1
 NO_BUFFER = -1
+PAIR = 2
+"""Channels that a contraction of bfloat16 numbers multiplies at once."""
 
 
 def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
@@ -26,8 +30,10 @@ def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
     return None
 
 
-def build_engine(program: Program, likelihood: Likelihood, isa: str) -> _C.Engine:
+def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torch.dtype) -> _C.Engine:
     """Packs the weights and checks the program.
+
+    dtype: float32 or bfloat16.
 
     Raises:
         ValueError: the program is malformed, or the CPU lacks the instruction set.
@@ -35,8 +41,11 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str) -> _C.Engin
     head = head_of(likelihood)
     if head is None:
         raise ValueError(f"no kernel for {likelihood}")
+    low = dtype == torch.bfloat16
+    narrow = narrow_kernels(program) if low else frozenset()
     return _C.Engine(
         isa=isa,
+        precision="bfloat16" if low else "float32",
         shape=list(program.shape),
         buffers=[
             (
@@ -48,7 +57,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str) -> _C.Engin
             for b in program.buffers
         ],
         tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.tables],
-        kernels=[_kernel(k) for k in program.kernels],
+        kernels=[_kernel(k, i in narrow) for i, k in enumerate(program.kernels)],
         tasks=np.ascontiguousarray(program.tasks, dtype=np.int32),
         sites=np.ascontiguousarray(program.sites, dtype=np.int32),
         input=(
@@ -63,18 +72,18 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str) -> _C.Engin
     )
 
 
-def _kernel(kernel: Kernel) -> tuple[Any, ...]:
+def _kernel(kernel: Kernel, narrow: bool) -> tuple[Any, ...]:
     return (
         kernel.sites,
         list(kernel.registers),
-        None if kernel.contraction is None else _contraction(kernel.contraction),
+        None if kernel.contraction is None else _contraction(kernel.contraction, narrow),
         [_load(load) for load in kernel.loads],
         [_instruction(i) for i in kernel.instructions],
         [(s.register, s.start, s.count, s.buffer, s.table, s.channel) for s in kernel.stores],
     )
 
 
-def _contraction(contraction: Contraction) -> tuple[Any, ...]:
+def _contraction(contraction: Contraction, narrow: bool) -> tuple[Any, ...]:
     counts = [len(t.weight) for t in contraction.terms]
     return (
         contraction.register,
@@ -84,16 +93,17 @@ def _contraction(contraction: Contraction) -> tuple[Any, ...]:
             for t in contraction.terms
         ],
         None if contraction.bias is None else np.ascontiguousarray(contraction.bias, dtype=np.float64),
-        [_segments(pattern, counts) for pattern in contraction.patterns],
+        [_segments(pattern, counts, PAIR if narrow else 1) for pattern in contraction.patterns],
         np.ascontiguousarray(contraction.pattern_of_site, dtype=np.int32),
+        narrow,
     )
 
 
-def _segments(pattern: tuple[int, ...], counts: list[int]) -> np.ndarray:
+def _segments(pattern: tuple[int, ...], counts: list[int], step: int) -> np.ndarray:
     """(segments, 4) int32: term, first channel, channels, whether a block ends here."""
     rows = [
         (pattern[position], first, last - first, piece == len(block) - 1)
-        for block in k_blocks([counts[term] for term in pattern])
+        for block in k_blocks([counts[term] for term in pattern], step)
         for piece, (position, first, last) in enumerate(block)
     ]
     return np.array(rows, dtype=np.int32).reshape(-1, 4)

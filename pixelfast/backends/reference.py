@@ -1,4 +1,8 @@
-"""A plain-torch interpreter of programs, in any float type: the oracle for every other backend."""
+"""A plain-torch interpreter of programs: the oracle for every other backend.
+
+In float64, float32, or as bfloat16 is computed elsewhere: in float32, with the inputs and weights of most contractions
+rounded (see `precision`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import torch
 from ..builder import evaluate
 from ..likelihoods import Likelihood
 from ..likelihoods.base import PixelState, check_drawn
+from ..precision import narrow_kernels
 from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
 from .base import Job, Result
@@ -22,12 +27,13 @@ class ReferenceBackend:
     def __init__(self, program: Program, likelihood: Likelihood, dtype: torch.dtype = torch.float32) -> None:
         self.program = program
         self.likelihood = likelihood
-        self.dtype = dtype
+        self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
+        narrow = narrow_kernels(program) if dtype == torch.bfloat16 else frozenset()
         self._tables = [torch.from_numpy(t.astype(np.int64)) for t in program.tables]
         self._sites = torch.from_numpy(program.sites.astype(np.int64))
-        self._kernels = [_Runner(k, self._tables, dtype) for k in program.kernels]
+        self._kernels = [_Runner(k, self._tables, self.dtype, i in narrow) for i, k in enumerate(program.kernels)]
         self._constants = {
-            i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(dtype)[None]
+            i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(self.dtype)[None]
             for i, b in enumerate(program.buffers)
             if b.data is not None
         }
@@ -38,8 +44,8 @@ class ReferenceBackend:
 
     @staticmethod
     def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
-        if dtype not in (torch.float32, torch.float64):
-            return [f"dtype {dtype}: the reference backend computes in float32 or float64"]
+        if dtype not in (torch.float32, torch.float64, torch.bfloat16):
+            return [f"dtype {dtype}: the reference backend computes in float32, float64 or bfloat16"]
         return []
 
     def run(self, job: Job) -> Result:
@@ -107,8 +113,9 @@ class ReferenceBackend:
 class _Runner:
     """One kernel with its weights in the run's dtype."""
 
-    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype) -> None:
+    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype, narrow: bool) -> None:
         self.kernel = kernel
+        self.narrow = narrow
         self.tables = tables
         self.dtype = dtype
         self.weights: list[torch.Tensor] = []
@@ -116,7 +123,7 @@ class _Runner:
             terms = kernel.contraction.terms
             for pattern in kernel.contraction.patterns:
                 stacked = np.concatenate([terms[t].weight for t in pattern]) if pattern else np.zeros((0, 1))
-                self.weights.append(torch.from_numpy(stacked).to(dtype))
+                self.weights.append(self._rounded(torch.from_numpy(stacked).to(dtype)))
             self.bias = None if kernel.contraction.bias is None else torch.from_numpy(kernel.contraction.bias).to(dtype)
 
     def run(self, buffers: list[torch.Tensor], sites: torch.Tensor) -> None:
@@ -163,8 +170,11 @@ class _Runner:
                 term = contraction.terms[t]
                 at = self.tables[term.table][sites[chosen]]
                 rows.append(buffers[term.buffer][:, at, term.start : term.start + len(term.weight)])
-            out[:, chosen] = torch.cat(rows, dim=-1) @ self.weights[number]
+            out[:, chosen] = self._rounded(torch.cat(rows, dim=-1)) @ self.weights[number]
         return out if self.bias is None else out + self.bias
+
+    def _rounded(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(torch.bfloat16).to(x.dtype) if self.narrow else x
 
     def _compute(self, instruction: Instruction, registers: dict[int, torch.Tensor]) -> Any:
         width = instruction.width

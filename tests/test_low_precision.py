@@ -1,0 +1,145 @@
+"""bfloat16: the cpu engine against the reference backend's rounding, on every instruction set, and promise 3."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from gallery import IDIOMS, Idiom
+from torch import nn
+
+import pixelfast
+from pixelfast import _C
+from pixelfast.backends.base import Job
+from pixelfast.backends.cpu import CpuBackend
+from pixelfast.backends.reference import ReferenceBackend
+from pixelfast.errors import BackendError
+from pixelfast.precision import narrow_kernels
+from pixelfast.program import k_blocks
+
+ISAS = _C.available_isas("bfloat16")
+
+
+class Chain(nn.Module):
+    """Shifted convolutions of the given widths: the middle ones are computed in low precision."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, widths[0], (2, 3))
+        self.middle = nn.ModuleList(nn.Conv2d(a, b, (1, 2)) for a, b in pairwise(widths))
+        self.head = nn.Conv2d(widths[-1], 12, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(nn.functional.pad(x, (1, 1, 2, 0)))[:, :, :-1]
+        for layer in self.middle:
+            x = layer(nn.functional.pad(torch.tanh(x), (1, 0)))
+        return self.head(torch.tanh(x))
+
+
+def chain(*widths: int) -> pixelfast.Sampler:
+    torch.manual_seed(0)
+    likelihood = pixelfast.DiscretizedLogisticMixture(4)
+    return pixelfast.compile(Chain(*widths), (1, 5, 6), likelihood, "signed", dtype=torch.bfloat16)
+
+
+def on(sampler: pixelfast.Sampler, backend: type, dtype: torch.dtype, **arguments: str) -> pixelfast.Sampler:
+    """The sampler on another engine."""
+    sampler.backend = backend(sampler.program, sampler.likelihood, dtype, **arguments)
+    return sampler
+
+
+def rms(x: torch.Tensor) -> float:
+    return float(x.double().square().mean().sqrt())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("widths", [(16, 16), (1, 1), (7, 5), (33, 70), (160, 48), (257, 50), (24, 24, 24)], ids=str)
+def test_the_engine_rounds_as_the_reference_does(isa: str, widths: tuple[int, ...]) -> None:
+    sampler = chain(*widths)
+    assert narrow_kernels(sampler.program)
+    x = torch.randint(0, 256, (3, 1, 5, 6))
+    exact = on(sampler, ReferenceBackend, torch.float32).params(x)
+    expected = on(sampler, ReferenceBackend, torch.bfloat16).params(x)
+    actual = on(sampler, CpuBackend, torch.bfloat16, isa=isa).params(x)
+    rounding = rms(expected - exact)
+    assert rounding > 0
+    # A number next to the middle of two bfloat16 ones may be rounded to either.
+    assert rms(actual - expected) <= 0.2 * rounding
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_only_the_middle_is_rounded(isa: str) -> None:
+    """The image's own level and the parameters are computed in float32."""
+    sampler = chain(24)
+    assert not narrow_kernels(sampler.program)
+    x = torch.randint(0, 256, (2, 1, 5, 6))
+    exact = on(sampler, ReferenceBackend, torch.float32).params(x)
+    torch.testing.assert_close(on(sampler, CpuBackend, torch.bfloat16, isa=isa).params(x), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str) -> None:
+    sampler = on(chain(33, 70, 16), CpuBackend, torch.bfloat16, isa=isa)
+
+    def digest(batch: int, threads: int, sharing: str) -> str:
+        parts = []
+        for first in range(0, 17, batch):
+            ids = np.arange(first, min(first + batch, 17), dtype=np.uint64)
+            job = Job(len(ids), seed=3, sample_ids=ids, threads=threads, sharing=sharing)
+            parts.append(sampler.backend.run(job).images)
+        return hashlib.sha256(np.concatenate(parts).tobytes()).hexdigest()
+
+    runs = [(17, 1, "auto"), (1, 1, "auto"), (1, 2, "tasks"), (3, 2, "images"), (16, 8, "tasks"), (17, 3, "images")]
+    assert len({digest(*run) for run in runs}) == 1
+
+
+@pytest.mark.parametrize("idiom", IDIOMS.values(), ids=IDIOMS.keys())
+def test_every_idiom_runs(idiom: Idiom) -> None:
+    """compile checks the parameters against the model's own."""
+    condition = idiom.conditions(1)
+    try:
+        sampler = pixelfast.compile(
+            idiom.build(), condition=condition, dtype=torch.bfloat16, backend="cpu", **idiom.arguments()
+        )
+    except BackendError as error:
+        pytest.skip(str(error))
+    assert sampler.sample(2, condition=idiom.conditions(2)).shape[0] == 2
+
+
+def test_no_worse_than_torch_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    model = pixelfast.models.GatedPixelCNN((1, 10, 9), 16, 24, (1, 2, 1)).eval()
+    x = torch.randint(0, 16, (4, 1, 10, 9))
+    sampler = pixelfast.compile(model, dtype=torch.bfloat16, backend="cpu")
+    with torch.no_grad():
+        signed = 2 * x / 15.0 - 1
+        own = sampler.likelihood.flatten(model(signed), sampler.shape)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = sampler.likelihood.flatten(model(signed), sampler.shape).float()
+    assert 0 < rms(sampler.params(x) - own) <= rms(cast - own)
+
+
+@pytest.mark.parametrize("counts", [[1], [129], [320], [107, 160, 3], [64, 64, 300, 255]])
+def test_blocks_end_between_pairs(counts: list[int]) -> None:
+    pieces = [piece for block in k_blocks(counts, 2) for piece in block]
+    for position, count in enumerate(counts):
+        own = [(first, last) for at, first, last in pieces if at == position]
+        assert own[0][0] == 0 and own[-1][1] == count
+        assert all(a[1] == b[0] for a, b in pairwise(own))
+        assert all(first % 2 == 0 for first, _ in own)
+    assert all(sum(last - first for _, first, last in block) <= 128 for block in k_blocks(counts, 2))
+
+
+def test_other_types_are_refused_in_one_line() -> None:
+    with pytest.raises(BackendError, match=r"dtype is torch\.float16; it takes torch\.float32"):
+        pixelfast.compile(Chain(4, 4), (1, 5, 6), pixelfast.Bernoulli(), "signed", dtype=torch.float16)
+
+
+def test_the_instruction_set_is_told() -> None:
+    sampler = chain(16, 16)
+    sampler.sample(1)
+    assert sampler.stats is not None
+    assert (sampler.stats.isa, sampler.stats.dtype) == (ISAS[0], "bfloat16")
