@@ -131,7 +131,7 @@ void work(Call& call, Crew& crew, int thread) {
     for (int64_t number = 0; number < end;) {
         const int64_t resume = std::min(member.worker.idle_until(), end);
         if (number < resume) {
-            if (!member.worker.idle(resume, call.stop)) return;
+            if (!member.worker.idle(resume)) return;
             number = resume;
             continue;
         }
@@ -167,7 +167,7 @@ void work_ahead(Call& call, Crew& crew, int thread) {
         const int64_t resume = member.worker.idle_until();
         if (turn < resume) {
             // While the first member works alone, nobody else looks at how far it is.
-            if (!member.worker.idle(resume, call.stop)) return;
+            if (!member.worker.idle(resume)) return;
             turn = resume;
             rows = progress.rows;
         }
@@ -186,7 +186,6 @@ void work_ahead(Call& call, Crew& crew, int thread) {
         }
         member.worker.pass(turn);
     }
-    member.worker.pass(std::numeric_limits<int64_t>::max());
 }
 
 void sample(Call& call, Crew& crew, int thread) {
@@ -199,6 +198,7 @@ void sample(Call& call, Crew& crew, int thread) {
     } else {
         work(call, crew, thread);
     }
+    member.worker.leave();
 }
 
 void count(const Crew& crew, const Request& request, const std::vector<StepWork>& steps, Outcome& outcome) {

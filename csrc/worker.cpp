@@ -19,6 +19,8 @@ constexpr int64_t kWindow = 64;
 constexpr int64_t kFirstAlone = 128;
 constexpr int64_t kLongestAlone = 4096;
 
+constexpr int64_t kLeft = std::numeric_limits<int64_t>::max();
+
 }  // namespace
 
 Team::Team(const CompiledProgram& program, float* arenas, int64_t images, int size)
@@ -67,14 +69,17 @@ void Worker::announce() {
     team_.alone_until[joins_ % 2] = alone_until_;
 }
 
-bool Worker::idle(int64_t number, const std::atomic<bool>& stop) {
+bool Worker::idle(int64_t number) {
     // The first member will have worked alone, and will wait for all to see that before its next shared task.
     unseen_ = true;
-    while (team_.passed.load(std::memory_order_acquire) < number) {
-        if (stop.load(std::memory_order_acquire)) return false;
+    int64_t passed;
+    while ((passed = team_.passed.load(std::memory_order_acquire)) < number)
         std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    return true;
+    return passed != kLeft;
+}
+
+void Worker::leave() {
+    if (member_ == 0) team_.passed.store(kLeft, std::memory_order_release);
 }
 
 void Worker::pass(int64_t number) {

@@ -82,11 +82,14 @@ public:
     // The number before which this member has nothing to do.
     int64_t idle_until() const { return member_ == 0 ? 0 : alone_until_; }
 
-    // Waits, without using a core, until the first member has come to `number` alone. False where it gave up.
-    bool idle(int64_t number, const std::atomic<bool>& stop);
+    // Waits, without using a core, until the first member has come to `number` alone. False where it has left.
+    bool idle(int64_t number);
 
     // To be called when all is done that comes before `number`.
     void pass(int64_t number);
+
+    // To be called at the end, early or not: nobody waits any longer for the first member.
+    void leave();
 
     // Measures from now on, if this is the first member of a team.
     void measure(Profile* profile) { profile_ = profile; }
