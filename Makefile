@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc -type f 2>/dev/null)
 SANITIZED := build/sanitized
 SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py tests/test_extension*.py tests/test_csrc*.py)
 
-.PHONY: setup demo test test-all lint sanitize bench clean
+.PHONY: setup demo test test-all lint sanitize sanitize-threads bench clean
 
 setup: $(BUILT)
 
@@ -49,9 +49,20 @@ SANITIZER = LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-n
 	PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) $(PYTHON)
 
 sanitize: setup
-	PIXELFAST_SANITIZE=1 $(PYTHON) setup.py -q build --build-base build/sanitize --build-lib $(SANITIZED)
+	PIXELFAST_SANITIZE=address,undefined $(PYTHON) setup.py -q build --build-base build/sanitize --build-lib $(SANITIZED)
 	$(SANITIZER) -c 'import torch, pixelfast._C as built; assert "$(SANITIZED)" in built.__file__, built.__file__'
 	$(SANITIZER) -m pytest -q -m "not slow" $(SANITIZE_TESTS)
+
+# Threads are checked apart from memory: the two sanitizers exclude each other. OpenMP is not instrumented: the
+# engine then runs on the standard library's threads.
+THREAD_SANITIZED := build/thread-sanitized
+THREAD_SANITIZER = LD_PRELOAD="$$(g++ -print-file-name=libtsan.so):$$(g++ -print-file-name=libstdc++.so)" \
+	TSAN_OPTIONS=ignore_noninstrumented_modules=1:exitcode=66 OMP_NUM_THREADS=2 \
+	PYTHONSAFEPATH=1 PYTHONPATH=$(THREAD_SANITIZED) $(PYTHON)
+
+sanitize-threads: setup
+	PIXELFAST_SANITIZE=thread $(PYTHON) setup.py -q build --build-base build/sanitize-threads --build-lib $(THREAD_SANITIZED)
+	$(THREAD_SANITIZER) -m pytest -q -m "not slow" -k "thread or sharing or ahead or batch" $(SANITIZE_TESTS)
 
 bench: setup
 	$(PYTHON) -m pixelfast bench gated-pixelcnn-mnist --batch-sizes 1,16,64

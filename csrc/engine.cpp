@@ -1,7 +1,5 @@
 #include "engine.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -13,6 +11,7 @@
 
 #include "call.h"
 #include "forecast.h"
+#include "parallel.h"
 #include "plan.h"
 #include "worker.h"
 
@@ -225,22 +224,19 @@ Outcome Engine::run(const Request& request) const {
         const Plan planned = plan(program_, request.samples, request.threads, request.sharing);
         std::unique_ptr<Crew> crew;
         Profile profile(static_cast<int64_t>(program_.kernels.size()));
-#pragma omp parallel num_threads(planned.threads)
-        {
-            // OpenMP may give fewer threads than were asked for.
-#pragma omp single
-            {
-                outcome.threads = omp_get_num_threads();
-                outcome.sharing = outcome.threads == 1 ? Sharing::images : planned.sharing;
-                try {
-                    crew = std::make_unique<Crew>(call, steps_, outcome.sharing, outcome.threads);
-                    if (request.profile) crew->members[0]->worker.measure(&profile);
-                } catch (...) {
-                    call.fail(std::current_exception());
-                }
+        const auto prepare = [&](int threads) {
+            outcome.threads = threads;
+            outcome.sharing = threads == 1 ? Sharing::images : planned.sharing;
+            try {
+                crew = std::make_unique<Crew>(call, steps_, outcome.sharing, threads);
+                if (request.profile) crew->members[0]->worker.measure(&profile);
+            } catch (...) {
+                call.fail(std::current_exception());
             }
-            if (crew) sample(call, *crew, omp_get_thread_num());
-        }
+        };
+        parallel(planned.threads, prepare, [&](int thread) {
+            if (crew) sample(call, *crew, thread);
+        });
         if (call.error) std::rethrow_exception(call.error);
         count(*crew, request, steps_, outcome);
         if (request.profile) outcome.profile = profile.entries();

@@ -32,6 +32,7 @@ const KernelTable& table() {
     static const KernelTable result = [] {
         KernelTable changed = avx512::table();
         changed.name = "avx512_bf16";
+        changed.narrow_speed = 2.0;
         for (int rows = 0; rows < kMaxTileRows; ++rows)
             for (int vectors = 0; vectors < kMaxTileVectors; ++vectors)
                 changed.narrow_tiles[rows][vectors] = kTiles[rows][vectors];

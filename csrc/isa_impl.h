@@ -24,6 +24,7 @@ static const KernelTable kTable = {
     PF_TILE_VECTORS,
     {PF_EACH_HEIGHT(PF_TILES)},
     {PF_EACH_HEIGHT(PF_NARROW_TILES)},
+    1.0,
     &narrow,
     kElementwise,
     &noise,

@@ -54,6 +54,7 @@ struct KernelTable {
     int tile_vectors;  // vectors of the widest panel
     TileFunction<float> tiles[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
     TileFunction<Narrow> narrow_tiles[kMaxTileRows][kMaxTileVectors];
+    double narrow_speed;  // of a full tile's multiply-adds, in multiples of the floats'
     // destination[0 : count] <- source, rounded to nearest, ties to even. Up to a vector past `count` is read.
     void (*narrow)(const float* source, int64_t count, Narrow* destination);
     const ElementwiseFunction* elementwise;             // by operation number

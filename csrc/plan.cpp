@@ -35,8 +35,10 @@ double estimated_seconds(const CompiledProgram& program, int64_t samples, int th
         // Threads that share a task split its columns, so also its weights, and then its rows.
         const double rows = static_cast<double>(task.sites) * images;
         const double parts = tasks && worth_sharing(task.work * images, static_cast<int64_t>(rows)) ? threads : 1;
+        const bool narrow = program.kernels[task.kernel].contraction.narrow;
+        const double speed = rate * (narrow ? program.isa->narrow_speed : 1.0);
         seconds += kSecondsPerTask + rows * kSecondsPerRow / parts +
-                   std::max(task.work * images / rate, task.weight_bytes / kBandwidth) / parts;
+                   std::max(task.work * images / speed, task.weight_bytes / kBandwidth) / parts;
         if (parts > 1) seconds += (task.work > 0 ? 2 : 1) * kSecondsPerJoin;
     }
     return seconds;

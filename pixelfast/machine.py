@@ -50,7 +50,8 @@ class Machine:
     def __str__(self) -> str:
         return (
             f"{self.name}, {self.threads} threads: {self.flops / 1e9:.0f} GFLOP/s float32, "
-            f"{self.bf16_flops / 1e9:.0f} bfloat16, {self.cache_bandwidth / 1e9:.0f} GB/s from cache, {self.memory_bandwidth / 1e9:.0f} GB/s from memory"
+            f"{self.bf16_flops / 1e9:.0f} bfloat16, {self.cache_bandwidth / 1e9:.0f} GB/s from cache, "
+            f"{self.memory_bandwidth / 1e9:.0f} GB/s from memory"
         )
 
 

@@ -1,95 +1,272 @@
-"""The lower bounds that speeds are compared with, on graphs small enough to count by hand."""
+"""`pixelfast bench` and what it is made of, on tiny models: what is counted, printed, written and refused."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import pixelfast
-from pixelfast import limit, machine, rng
-from pixelfast.bench import agreement, naive, sampling
-from pixelfast.ir import Contract, Graph, Source, Tap, Value
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
-from pixelfast.problem import make_problem
+from pixelfast import machine, rng
+from pixelfast.backends.base import Job, Result
+from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling, sizes, standard
+from pixelfast.cli import bench
+from pixelfast.cli.main import main
+from pixelfast.errors import BackendError, PixelfastError, ShapeError
+from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, registry
+from pixelfast.problem import Problem, make_problem
 
-WIDTH, HEIGHT = 3, 2
-
-
-def graph_of_one_contraction(offsets: list[tuple[int, int]], channels: int = 2) -> tuple[Graph, list[np.ndarray]]:
-    """A 3x2 image and one contraction, a tap of `channels` weights per (rows up, columns left)."""
-    pixels = WIDTH * HEIGHT
-    graph = Graph((1, HEIGHT, WIDTH))
-    graph.values = [Value(0, "input", pixels, 1, "input"), Value(1, "node", pixels, channels, "conv")]
-    graph.inputs, graph.outputs = [0], [1]
-    taps = []
-    ready = np.zeros(pixels, dtype=np.int64)
-    for up, left in offsets:
-        sites = np.array(
-            [(y - up) * WIDTH + x - left if y >= up and x >= left else -1 for y in range(HEIGHT) for x in range(WIDTH)]
-        )
-        taps.append(Tap(Source(0, sites, np.zeros(1, dtype=np.int64)), np.ones((1, channels))))
-        ready = np.maximum(ready, sites + 1)
-    graph.nodes = [Contract(1, "conv", tuple(taps), None)]
-    return graph, [np.arange(1, pixels + 1), ready]
+RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
 
 
-@pytest.mark.parametrize(
-    ("intervals", "moments"),
-    [([], 0), ([(0, 3), (1, 2), (2, 5)], 1), ([(0, 0), (1, 1), (2, 2)], 3), ([(0, 2), (3, 5), (2, 3)], 2)],
-)
-def test_fewest_moments(intervals: list[tuple[int, int]], moments: int) -> None:
-    first, last = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
-    assert limit.fewest_moments(first, last) == moments
-
-
-def test_newest_neighbour_is_read_once_per_pixel() -> None:
-    graph, ready = graph_of_one_contraction([(0, 1)])
-    readings = 4  # The first column of each row has no left neighbour.
-    assert limit.fewest_weight_bytes(graph, ready) == readings * 2 * 4
-
-
-def test_row_above_is_read_once_per_row() -> None:
-    graph, ready = graph_of_one_contraction([(1, 0)])
-    assert limit.fewest_weight_bytes(graph, ready) == 1 * 2 * 4
-
-
-def test_what_no_output_needs_is_not_read() -> None:
-    graph, ready = graph_of_one_contraction([(0, 1)])
-    graph.values.append(Value(2, "node", WIDTH * HEIGHT, 2, "unused"))
-    graph.nodes.append(Contract(2, "unused", graph.nodes[0].taps, None))
-    assert limit.fewest_weight_bytes(graph, [*ready, ready[1]]) == 4 * 2 * 4
-
-
-def test_limit_is_the_slower_of_arithmetic_and_reading() -> None:
-    rates = machine.Machine("test", 1, flops=100.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
-    assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=1, machine=rates) == 2.0
-    assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=8, machine=rates) == 4.0
-
-
-def test_best_of_two_measurements() -> None:
-    before = machine.Machine("test", 1, flops=3.0, cache_bandwidth=1.0, memory_bandwidth=5.0)
-    after = machine.Machine("test", 1, flops=2.0, cache_bandwidth=4.0, memory_bandwidth=5.0)
-    assert before.best(after) == machine.Machine("test", 1, 3.0, 4.0, 5.0)
-
-
-def test_spread_is_of_all_repeats_and_the_rest_of_the_median() -> None:
+def tiny(shape: tuple[int, int, int] = (1, 4, 5), **config: Any) -> GatedPixelCNN:
     torch.manual_seed(0)
-    sampler = pixelfast.compile(GatedPixelCNN((1, 2, 3), levels=2, hidden=2, dilations=(1,)))
-    rates = machine.Machine("test", 1, flops=1e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
-    row = sampling.measurement(sampler, 4, [1.0, 2.0, 5.0], naive.Naive(60.0, 3, 6), 1e9, rates)
-    assert (row.seconds, row.spread, row.ratio, row.share) == (2.0, 2.0, 30.0, 0.5)
-    assert row.us_per_pixel == pytest.approx(2e6 / (4 * 6))
+    return GatedPixelCNN(shape, **{"levels": 2, "hidden": 2, "dilations": (1,), **config}).eval()
 
 
-def test_naive_forwards_are_counted_as_naive_sampling_makes_them() -> None:
-    """One per pixel for a mixture, one per number where the channels' parameters differ."""
-    pixelcnnpp = PixelCNNPlusPlus((3, 4, 4), blocks=1, filters=2, mixtures=2)
-    problem = make_problem(pixelcnnpp, None, None, None, None, None)
-    assert naive.extrapolate(problem, 1).forwards == 16
-    sequential = GatedPixelCNN((3, 2, 2), levels=2, hidden=3, dilations=(1,))
-    assert naive.forwards_per_batch(make_problem(sequential, None, None, None, None, None)) == 12
+def problem_of(model: Any) -> Problem:
+    return make_problem(model, None, None, None, None, None)
+
+
+class TestSampling:
+    def measurement(self, dtype: torch.dtype = torch.float32, **changes: Any) -> sampling.Measurement:
+        backend = "reference" if dtype == torch.float64 else "auto"
+        sampler = pixelfast.compile(tiny((1, 2, 3)), dtype=dtype, backend=backend)
+        times = sampling.Times([1.0, 2.0, 5.0], 1, None)
+        return replace(
+            sampling.measurement(sampler, 4, times, naive.Naive(60.0, 3, 6), 2.5e8, RATES), **{"plan": None, **changes}
+        )
+
+    def test_spread_is_of_all_repeats_and_the_rest_of_the_median(self) -> None:
+        row = self.measurement()
+        assert (row.seconds, row.spread, row.ratio, row.share) == (2.0, 2.0, 30.0, 0.5)
+        assert row.us_per_pixel == pytest.approx(2e6 / (4 * 6))
+        assert row.images_per_second == 2.0
+
+    def test_one_repeat_has_no_spread(self) -> None:
+        assert sampling.spread([3.0]) is None
+        lines = sampling.measurement_table([self.measurement(spread=None)]).splitlines()
+        assert dict(zip(*map(str.split, lines), strict=False))["spread"] == "-"
+
+    def test_limit_is_that_of_the_dtype(self) -> None:
+        assert self.measurement(torch.bfloat16).limit_seconds == 0.5
+        assert self.measurement(torch.float64).limit_seconds == 1.0
+
+    def test_a_repeat_lasts(self) -> None:
+        calls = iter([0.1, 0.15, 0.11, 9.0])
+        seconds, count = sampling.repeat(lambda: next(calls))
+        assert (count, seconds) == (3, pytest.approx(0.12))
+        assert sampling.repeat(lambda: 5.0) == (5.0, 1)
+
+    def test_calls_are_of_other_images_after_one_to_warm_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 0.0)
+        model = tiny(classes=3)
+        sampler = pixelfast.compile(model)
+        seeds = []
+        sample = sampler.sample
+        monkeypatch.setattr(sampler, "sample", lambda n, *, seed, **rest: (seeds.append(seed), sample(n, **rest)))
+        times = sampling.time_batch(sampler, problem_of(model), 2, 4)
+        assert (len(times.seconds), times.calls, len(seeds), len(set(seeds))) == (4, 1, 5, 5)
+
+    def test_forecasts_are_a_column_where_there_are_any(self) -> None:
+        accepted = sampling._accepted(SimpleNamespace(forecasts=8, forecasts_accepted=6))
+        assert accepted == 0.75
+        assert sampling._accepted(SimpleNamespace(forecasts=0, forecasts_accepted=0)) is None
+        assert sampling._accepted(pixelfast.compile(tiny()).stats) is None
+        rows = [self.measurement(), self.measurement(accepted=accepted)]
+        lines = sampling.measurement_table(rows).splitlines()
+        assert lines[0].endswith("accepted") and [line.split()[-1] for line in lines[1:]] == ["-", "75%"]
+        assert "accepted" not in sampling.measurement_table(rows[:1])
+
+    def test_plan(self) -> None:
+        plan = {"threads": 2, "sharing": "tasks", "seconds": {"images": 0.75, "tasks": 0.61}}
+        line = "2, each task shared (estimated 0.61 s; images of their own 0.75 s)"
+        assert sampling.plan_line(plan) == line
+        other = sampling.plan_line({**plan, "sharing": "images"})
+        assert other == "2, images of their own (estimated 0.75 s; each task shared 0.61 s)"
+
+
+class TestNaive:
+    def test_forwards_are_counted_as_naive_sampling_makes_them(self) -> None:
+        """One per pixel for a mixture, one per number where the channels' parameters differ."""
+        pixelcnnpp = PixelCNNPlusPlus((3, 4, 4), blocks=1, filters=2, mixtures=2)
+        assert naive.extrapolate(problem_of(pixelcnnpp), 1).forwards == 16
+        assert naive.forwards_per_batch(problem_of(tiny((3, 2, 2), hidden=3))) == 12
+
+    def test_forwards_after_one_that_warms_up(self) -> None:
+        times = iter([5.0, 1.0, 2.0, 3.0, 4.0])
+        assert naive.time_forwards(lambda: next(times), float("inf")) == [1.0, 2.0, 3.0]
+
+    def test_no_time_for_more_than_one(self) -> None:
+        times = iter([5.0, 1.0])
+        assert naive.time_forwards(lambda: next(times), 0.0) == [5.0]
+
+    @pytest.mark.parametrize("seconds", [0.0, float("inf")])
+    def test_one_number_of_threads_where_there_is_no_time(
+        self, seconds: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(naive, "SECONDS", seconds)
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            assert naive.extrapolate(problem_of(tiny()), 3).timed == (2 * naive.FORWARDS if seconds else 1)
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+
+
+class TestQuiet:
+    def test_quiet(self) -> None:
+        slower = replace(RATES, flops=0.95e9, memory_bandwidth=0.1e9)
+        assert quiet.doubts(RATES, slower, (0.0, quiet.cores()), [("batch 1", 0.05), ("batch 2", None)]) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "load", "spread", "text"),
+        [
+            ({"flops": 0.5e9}, 0.0, 0.0, "float32 arithmetic ran at 50%"),
+            ({"bf16_flops": 8e9}, 0.0, 0.0, "bfloat16 arithmetic ran at 25%"),
+            ({"cache_bandwidth": 0.8e9}, 0.0, 0.0, "cache ran at 80%"),
+            ({}, 99.0 * quiet.cores(), 0.0, "a load of"),
+            ({}, 0.0, 0.2, "differ by 20% (batch 1)"),
+        ],
+    )
+    def test_busy(self, changes: dict[str, float], load: float, spread: float, text: str) -> None:
+        for loads in ((0.0, load), (load, 0.0)):
+            (doubt,) = quiet.doubts(RATES, replace(RATES, **changes), loads, [("batch 1", spread)])
+            assert text in doubt
+
+
+def test_doubts_are_printed_as_a_list(capsys: pytest.CaptureFixture) -> None:
+    row = TestSampling().measurement()
+    sampler = pixelfast.compile(tiny())
+    sampler.sample(1)
+    found = bench.Figures(None, [sampler], [], RATES, [row], [], [], ["first", "second"])
+    bench.print_figures(found)
+    assert "unreliable: the machine was not quiet\n  - first\n  - second\n" in capsys.readouterr().out
+
+
+class TestEngines:
+    def test_each_combination_once(self) -> None:
+        samplers, refusals = engines.compile_each(tiny(), ["reference", "auto"], ["float64"])
+        assert [(sampler.backend.name, sampler.dtype) for sampler in samplers] == [("reference", torch.float64)]
+        assert refusals == []
+
+    def test_a_refusal_is_a_line(self) -> None:
+        samplers, refusals = engines.compile_each(tiny(), ["cpu", "reference"], ["float64"])
+        assert [sampler.backend.name for sampler in samplers] == ["reference"]
+        assert [str(refusal).split(":")[0] for refusal in refusals] == ["cpu in float64"]
+
+    def test_nothing_left(self) -> None:
+        with pytest.raises(BackendError, match="nothing to measure: cpu in float64: no backend"):
+            engines.compile_each(tiny(), ["cpu"], ["float64"])
+
+
+def test_every_class_has_a_standard_configuration() -> None:
+    assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values())
+    with pytest.raises(PixelfastError, match="pixelcnnpp"):
+        standard.create("x")
+
+
+class TestSizes:
+    def test_figures_are_per_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sizes, "time_batch", self.time_batch)
+        row = sizes.time_size(tiny((3, 8, 8), hidden=3), 5, 2, 3, "reference", torch.float64)
+        assert (row.size, row.seconds, row.spread) == (5, 1.0, 2.0)
+        assert row.us_per_pixel == pytest.approx(1e6 / 25)
+        assert row.bytes_per_image == pixelfast.compile(
+            tiny((3, 5, 5), hidden=3), backend="reference", dtype=torch.float64
+        ).program.bytes_per_image(8)
+
+    @staticmethod
+    def time_batch(sampler: Any, problem: Problem, batch: int, repeats: int, progress: bool) -> sampling.Times:
+        assert (sampler.shape, problem.shape, repeats) == ((3, 5, 5), (3, 5, 5), 3)
+        sampler.sample(batch)
+        return sampling.Times([1.0, 2.0, 5.0], 1, None)
+
+    @pytest.mark.parametrize(
+        "model",
+        [PixelCNNPlusPlus((3, 4, 4), blocks=1, filters=2, mixtures=2), tiny((1, 4, 4), spatial_condition=2)],
+        ids=["multiples of four", "map of a fixed size"],
+    )
+    def test_a_size_that_a_model_does_not_take(self, model: nn.Module) -> None:
+        with pytest.raises(ShapeError, match=r"does not take images of 6x6: .*; leave that size out"):
+            sizes.problem_of_size(model, 6)
+        assert sizes.problem_of_size(model, 4).shape[1:] == (4, 4)
+
+
+class TestProfile:
+    def program(self) -> Any:
+        return pixelfast.compile(tiny((1, 4, 5), hidden=4, dilations=(1, 2))).program
+
+    def test_work_of_the_kernels_is_that_of_the_program(self) -> None:
+        program = self.program()
+        works = [profile.kernel_work(program, kernel) for kernel in range(len(program.kernels))]
+        assert sum(flops for flops, _ in works) == program.flops
+        for kernel, (flops, weights) in zip(program.kernels, works, strict=True):
+            assert (kernel.contraction is None) == (flops == weights == 0)
+
+    def test_a_task_reads_the_weights_that_any_of_its_sites_uses(self) -> None:
+        """Terms of 6 and 10 weights; sites that use the first or both; a task with a site of each, one without."""
+        terms = [SimpleNamespace(weight=np.ones((3, 2))), SimpleNamespace(weight=np.ones((5, 2)))]
+        contraction = SimpleNamespace(terms=terms, patterns=((0,), (0, 1)), pattern_of_site=np.array([0, 1]))
+        program = SimpleNamespace(
+            kernels=[None, SimpleNamespace(contraction=contraction)],
+            tasks=np.array([[0, 1, 1, 2], [0, 0, 0, 9], [1, 1, 1, 1]]),
+            sites=np.array([1, 0, 1]),
+        )
+        assert profile.kernel_work(program, 1) == (2 * (6 + 16 + 6), (16 + 6) / 2)
+
+    def profiled(self, measured: dict[str, Any]) -> profile.Profile | None:
+        """A profile of a sampler whose backend reports `measured`."""
+        model = tiny((1, 4, 5), hidden=4, dilations=(1, 2))
+        sampler = pixelfast.compile(model)
+        backend = sampler.backend
+
+        def run(job: Job) -> Result:
+            assert job.profile
+            result = backend.run(replace(job, profile=False))
+            return Result(result.images, result.params, {**result.stats, **measured})
+
+        sampler.backend = SimpleNamespace(name=backend.name, run=run)
+        found = profile.profile(sampler, problem_of(model), 2)
+        assert sampler.backend.run is run and sampler.stats is None
+        return found
+
+    def test_a_backend_that_does_not_know(self) -> None:
+        assert self.profiled({}) is None
+
+    def test_groups(self) -> None:
+        program = self.program()
+        sites = [program.tasks[program.tasks[:, 1] == i, 3].mean() for i in range(len(program.kernels))]
+        works = [profile.kernel_work(program, i) for i in range(len(program.kernels))]
+        row = next(i for i, work in enumerate(works) if work[0] and sites[i] >= profile.ROW_SITES)
+        pixel = next(i for i, work in enumerate(works) if work[0] and sites[i] < profile.ROW_SITES)
+        measured = [
+            {"kernel": row, "tasks": 4, "rows": 40, "seconds": 4.0, "waiting": 1.0},
+            {"kernel": pixel, "tasks": 20, "rows": 40, "seconds": 2.0, "waiting": 0.5},
+            {"kernel": 0, "tasks": 0, "rows": 0, "seconds": 0.0, "waiting": 0.0},
+            {"kernel": -1, "tasks": 20, "rows": 40, "seconds": 1.0, "waiting": 0.0},
+        ]
+        found = self.profiled({"profile": measured})
+        assert found is not None
+        assert [entry.group for entry in found.entries] == ["rows", "pixels", "drawing"]
+        flops, weights = works[row]
+        assert found.entries[0].gflops == pytest.approx(2 * flops / 4.0 / 1e9)
+        assert found.entries[0].weight_gbytes == pytest.approx(4 * 4 * weights / 4.0 / 1e9)
+        lines = profile.summary(replace(found, seconds=8.0)).splitlines()
+        shares = [next(word for word in line.split() if word.endswith("%")) for line in lines]
+        assert shares == ["37.5%", "18.8%", "12.5%", "18.8%", "12.5%"]
+        longest = profile.kernel_table(found, most=2).splitlines()
+        assert len(longest) == 3 and f"  k{row} " in longest[1] and f"  k{pixel} " in longest[2]
 
 
 class Constant(nn.Module):
@@ -159,7 +336,102 @@ class TestAgreement:
         assert redrawn == image[0].flatten(1).tolist()
 
 
-def test_fastest_leaves_the_first_call_out() -> None:
-    calls = []
-    assert machine.fastest(lambda: calls.append(1), seconds=0.0) < 1.0
-    assert len(calls) == 2
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def quickly(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """In an empty directory with a tiny model, with as little measuring as there can be."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(machine, "MATRIX", 64)
+        monkeypatch.setattr(machine, "fastest", lambda work, seconds=0.0: 1e-3)
+        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 0.0)
+        monkeypatch.setattr(naive, "SECONDS", 0.0)
+        pixelfast.save(tiny((1, 4, 4), levels=4, classes=3), "tiny.safetensors")
+
+    @pytest.fixture
+    def run(self, capsys: pytest.CaptureFixture) -> Callable:
+        def run(*words: str) -> tuple[int, str, str]:
+            """Exit status, standard output, standard error."""
+            try:
+                status = main(["bench", *words])
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+            return status, *capsys.readouterr()
+
+        return run
+
+    def test_batches_dtypes_and_backends(self, run: Callable, tmp_path: Path) -> None:
+        status, out, err = run(
+            "tiny.safetensors", "--batch-sizes", "1,3", "--repeats", "2", "--json", "a.json",
+            "--dtypes", "float32,bfloat16,float64", "--backends", "cpu,reference",
+        )  # fmt: skip
+        assert (status, err) == (0, "")
+        assert "not run  cpu in float64: " in out and "times 16" in out
+        report = json.loads((tmp_path / "a.json").read_text())
+        rows = report["measurements"]
+        refused = {(item["backend"], item["dtype"]) for item in report["setting"]["not_run"]}
+        measured = {(row["backend"], row["dtype"]) for row in rows}
+        assert {("cpu", "float32"), ("cpu", "bfloat16"), ("reference", "float32")} <= measured
+        assert ("cpu", "float64") in refused and len(measured) + len(refused) == 6
+        assert [row["batch"] for row in rows] == sorted([1, 3] * len(measured))
+        for row in rows:
+            assert row["images_per_second"] == pytest.approx(row["batch"] / row["seconds"])
+            assert row["share"] == pytest.approx(row["limit_seconds"] / row["seconds"])
+            assert row["naive_forwards_timed"] == 1
+        assert len({row["naive_seconds"] for row in rows if row["batch"] == 3}) == 1
+        assert {"pixelfast", "torch", "commit", "machine", "setting", "measurements"} == set(report)
+
+    def test_sizes_and_plot(self, run: Callable, tmp_path: Path) -> None:
+        status, out, err = run(
+            "tiny.safetensors", "--batch-sizes", "2,4", "--repeats", "1", "--sizes", "3,8",
+            "--plot", "a.png", "--json", "a.json",
+        )  # fmt: skip
+        assert (status, err) == (0, "")
+        assert "3x3" in out and "8x8" in out
+        report = json.loads((tmp_path / "a.json").read_text())
+        assert [(row["size"], row["batch"]) for row in report["sizes"]] == [(3, 2), (8, 2)]
+        with Image.open("a.png") as picture:
+            assert picture.width > 3 * picture.height
+
+    def test_profile(self, run: Callable, tmp_path: Path) -> None:
+        status, out, err = run(
+            "tiny.safetensors", "--batch-sizes", "1,2", "--repeats", "1", "--profile", "--json", "a.json"
+        )
+        assert (status, err) == (0, "")
+        assert out.count("row tasks") == out.count("pixel tasks") == out.count("waiting for") == 2
+        profiles = json.loads((tmp_path / "a.json").read_text())["profiles"]
+        assert [found["batch"] for found in profiles] == [1, 2]
+        for found in profiles:
+            assert {entry["group"] for entry in found["entries"]} == {"rows", "pixels", "drawing"}
+            assert 0 < sum(entry["seconds"] for entry in found["entries"])
+
+    def test_standard_configuration(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(standard.MODELS, "small", ("a small network", lambda: tiny((1, 3, 3))))
+        status, out, _ = run("small", "--batch-sizes", "1", "--repeats", "1")
+        assert status == 0 and "model    small" in out
+        assert "small: a small network" in run("--help")[1]
+
+    def test_help_has_every_model_and_default(self, run: Callable) -> None:
+        status, out, _ = run("--help")
+        assert status == 0
+        for name in (*standard.MODELS, "gated-pixelcnn-mnist"):
+            assert f"  {name}: " in out
+        assert " ".join(out.split()).count("default: ") == 8
+
+    @pytest.mark.parametrize(
+        ("words", "status", "text"),
+        [
+            (["x"], 1, "(gated-pixelcnn, pixelcnnpp)"),
+            (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
+            (["tiny.safetensors", "--dtypes", "float16"], 2, "'float16' is not one of float32, bfloat16, float64"),
+            (["tiny.safetensors", "--backends", "gpu"], 2, "'gpu' is not one of auto"),
+            (["tiny.safetensors", "--backends", "cpu", "--dtypes", "float64"], 1, "nothing to measure: cpu in float64"),
+            (["tiny.safetensors", "--plot", "no/a.png"], 1, "cannot write no/a.png"),
+            (["tiny.safetensors", "--json", "a", "--plot", "a"], 1, "two outputs have the same name"),
+            (["map.safetensors", "--sizes", "4,5"], 1, "does not take images of 5x5"),
+        ],
+    )
+    def test_bad_arguments(self, run: Callable, words: list[str], status: int, text: str) -> None:
+        pixelfast.save(tiny((1, 4, 4), spatial_condition=2), "map.safetensors")
+        found, out, err = run(*words)
+        assert (found, out) == (status, "") and text in err and err.count("\n") == 1
+        assert sorted(path.name for path in Path.cwd().iterdir()) == ["map.safetensors", "tiny.safetensors"]

@@ -17,11 +17,10 @@ from PIL import Image
 
 import pixelfast
 from pixelfast import machine, shipped, training
-from pixelfast.cli import bench as bench_command
 from pixelfast.cli import demo, doctor, images, outputs, progress, sample
 from pixelfast.cli.main import main
 from pixelfast.errors import PixelfastError
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN
 
 DIGITS = 12
 SHAPE = (1, 5, 6)
@@ -208,14 +207,6 @@ class TestBench:
             assert row["ratio"] == pytest.approx(row["naive_seconds"] / row["seconds"])
             assert row["share"] == pytest.approx(row["limit_seconds"] / row["seconds"])
             assert row["naive_forwards"] == 30 and row["naive_forwards_timed"] in (3, 6)
-
-    def test_reference_network_by_name(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "MATRIX", 64)
-        monkeypatch.setattr(machine, "fastest", lambda work, seconds=0.0: 1e-3)
-        small = PixelCNNPlusPlus((3, 4, 4), blocks=1, filters=4, mixtures=2)
-        monkeypatch.setattr(bench_command, "PixelCNNPlusPlus", lambda: small)
-        status, out, _ = run("bench", "pixelcnnpp", "--batch-sizes", "1", "--repeats", "1")
-        assert status == 0 and "pixelcnnpp" in out and "times 16" in out
 
 
 class TestOtherCommands:

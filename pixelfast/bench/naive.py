@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import torch
 from pixelfast.problem import Problem
 
 FORWARDS = 3
+SECONDS = 10.0
+"""Of a batch: no forward begins later, but for the first that is timed."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,52 @@ def forwards_per_batch(problem: Problem) -> int:
 
 
 def extrapolate(problem: Problem, batch: int, timed: Callable[[int, int], None] | None = None) -> Naive:
-    """Time FORWARDS forwards of a batch on all of torch's threads and again on one; take the fastest of all.
+    """Time forwards of a batch on all of torch's threads and on one, in SECONDS; take the fastest of all.
 
     On a busy machine threads that wait for each other can make a forward a hundred times slower. The fastest one is
-    closest to what naive sampling takes on a quiet machine, and the least flattering to compare with.
+    closest to what naive sampling takes on a quiet machine, and the least flattering to compare with. Where there is no
+    time for both, it is the number of threads that is faster for one image.
 
-    timed: called with (forwards done, forwards to do).
+    timed: called with (forwards done, forwards to do at most).
     """
-    levels = torch.randint(problem.likelihood.levels, (batch, *problem.shape)).double()
-    condition = problem.batch_condition(None, batch)
     threads = torch.get_num_threads()
-    counts = [threads, 1] if threads > 1 else [1]
-    total = len(counts) * (FORWARDS + 1)
-    seconds = []
+    counts = [1] if threads == 1 else [1, threads]
+    done = 0
+
+    def forward(images: int, count: int) -> float:
+        nonlocal done
+        levels = torch.randint(problem.likelihood.levels, (images, *problem.shape)).double()
+        condition = problem.batch_condition(None, images)
+        torch.set_num_threads(count)
+        start = time.perf_counter()
+        problem.forward(levels, condition)
+        taken = time.perf_counter() - start
+        done += 1
+        if timed is not None:
+            timed(done, len(counts) * (FORWARDS + 3))
+        return taken
+
+    seconds: list[float] = []
     try:
+        if len(counts) > 1:
+            counts.sort(key=lambda count: min(forward(1, count), forward(1, count)))
+        end = time.perf_counter() + SECONDS
         for count in counts:
-            torch.set_num_threads(count)
-            for i in range(FORWARDS + 1):
-                start = time.perf_counter()
-                problem.forward(levels, condition)
-                if i:
-                    seconds.append(time.perf_counter() - start)
-                if timed is not None:
-                    timed(len(seconds) + 1, total)
+            if not seconds or time.perf_counter() < end:
+                seconds += time_forwards(functools.partial(forward, batch, count), end)
     finally:
         torch.set_num_threads(threads)
     forwards = forwards_per_batch(problem)
     return Naive(min(seconds) * forwards, len(seconds), forwards)
+
+
+def time_forwards(forward: Callable[[], float], end: float) -> list[float]:
+    """Seconds of FORWARDS forwards after one that warms up, or of as many as begin before `end`.
+
+    forward: does one and returns its seconds. Where the first takes until `end`, it is the one that counts.
+    """
+    first = forward()
+    seconds: list[float] = []
+    while len(seconds) < FORWARDS and time.perf_counter() < end:
+        seconds.append(forward())
+    return seconds or [first]

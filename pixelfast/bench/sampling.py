@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pixelfast.bench.naive import Naive
-from pixelfast.limit import limit_seconds
+from pixelfast.bench.text import Column, dtype_name, percent, table
+from pixelfast.limit import limit_seconds, weight_size
 from pixelfast.machine import Machine
 from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 
+REPEAT_SECONDS = 0.3
+"""A repeat lasts at least this long: shorter ones would measure the operating system."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """seconds: of one call, one figure per repeat. calls: of a repeat that is the mean of several, at least."""
+
+    seconds: list[float]
+    calls: int
+    accepted: float | None
+    """Share of forecasts that the last call accepted, None where it made none."""
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """One batch size. `seconds`: median over repeats of one call that samples the batch.
+    """One batch size on one backend in one dtype. `seconds`: median over repeats of one call that samples the batch.
 
-    spread: (slowest - fastest) / median. us_per_pixel: microseconds per pixel of one image. gflops: 10^9
-    floating-point operations per second, each activation counted once, padding left out. limit_seconds: see
-    `limit.limit_seconds`. share: limit_seconds / seconds. ratio: naive_seconds / seconds.
+    spread: (slowest - fastest) / median, None of one repeat. us_per_pixel: microseconds per pixel of one image.
+    gflops: 10^9 floating-point operations per second, each activation counted once, padding left out. limit_seconds:
+    see `limit.limit_seconds`. share: limit_seconds / seconds. ratio: naive_seconds / seconds, naive sampling being
+    eager torch in float32, whatever the dtype. plan: what the backend's cost model chose and expected, where it has
+    one.
     """
 
     batch: int
+    backend: str
+    dtype: str
     seconds: float
-    spread: float
+    spread: float | None
     repeats: int
+    calls_per_repeat: int
     images_per_second: float
     us_per_pixel: float
     gflops: float
@@ -35,31 +56,61 @@ class Measurement:
     naive_forwards: int
     naive_forwards_timed: int
     ratio: float
+    accepted: float | None
+    plan: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return f"batch {self.batch}, {self.backend} {self.dtype}"
 
 
-def time_batch(sampler: Sampler, problem: Problem, batch: int, repeats: int, *, progress: bool = False) -> list[float]:
-    """Seconds of sampling `batch` images `repeats` times, each time other ones. The caller warms up."""
+def time_batch(sampler: Sampler, problem: Problem, batch: int, repeats: int, *, progress: bool = False) -> Times:
+    """Sample `batch` images once to warm up, then in `repeats` repeats of REPEAT_SECONDS, each call other images."""
     condition = problem.batch_condition(None, batch)
-    seconds = []
-    for seed in range(repeats):
+    seed = 0
+
+    def call() -> float:
+        nonlocal seed
+        seed += 1
+        start = time.perf_counter()
         sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress)
-        assert sampler.stats is not None
-        seconds.append(sampler.stats.seconds)
-    return seconds
+        return time.perf_counter() - start
+
+    call()
+    timed = [repeat(call) for _ in range(repeats)]
+    return Times([seconds for seconds, _ in timed], min(calls for _, calls in timed), _accepted(sampler.stats))
+
+
+def repeat(call: Callable[[], float]) -> tuple[float, int]:
+    """Mean seconds of as many calls as it takes to fill REPEAT_SECONDS, and how many they were."""
+    total, calls = 0.0, 0
+    while not calls or total < REPEAT_SECONDS:
+        total += call()
+        calls += 1
+    return total / calls, calls
+
+
+def spread(seconds: Sequence[float]) -> float | None:
+    """(slowest - fastest) / median of repeats; one alone says nothing."""
+    return (max(seconds) - min(seconds)) / statistics.median(seconds) if len(seconds) > 1 else None
 
 
 def measurement(
-    sampler: Sampler, batch: int, seconds: list[float], naive: Naive, weight_bytes: float, machine: Machine
+    sampler: Sampler, batch: int, times: Times, naive: Naive, weights_read: float, machine: Machine
 ) -> Measurement:
-    """Times of a batch put beside naive sampling and the machine's limit."""
-    median = statistics.median(seconds)
+    """Times of a batch put beside naive sampling and the machine's limit. weights_read: how many, not bytes."""
+    median = statistics.median(times.seconds)
     flops = sampler.program.flops
-    limit = limit_seconds(flops, weight_bytes, batch, machine)
+    limit = limit_seconds(flops, weights_read * weight_size(sampler.dtype), batch, machine, sampler.dtype)
+    plan = getattr(sampler.backend, "plan", None)
     return Measurement(
         batch=batch,
+        backend=sampler.backend.name,
+        dtype=dtype_name(sampler.dtype),
         seconds=median,
-        spread=(max(seconds) - min(seconds)) / median,
-        repeats=len(seconds),
+        spread=spread(times.seconds),
+        repeats=len(times.seconds),
+        calls_per_repeat=times.calls,
         images_per_second=batch / median,
         us_per_pixel=1e6 * median / (batch * sampler.shape[1] * sampler.shape[2]),
         gflops=flops * batch / median / 1e9,
@@ -69,24 +120,56 @@ def measurement(
         naive_forwards=naive.forwards,
         naive_forwards_timed=naive.timed,
         ratio=naive.seconds / median,
+        accepted=times.accepted,
+        plan=plan(batch) if plan is not None else None,
     )
 
 
-def table(rows: list[Measurement]) -> str:
+def measurement_table(rows: Sequence[Measurement]) -> str:
     """The measurements as text."""
-    columns: list[tuple[str, Callable[[Measurement], str]]] = [
+    columns: list[Column] = [
         ("batch", lambda row: str(row.batch)),
-        ("seconds", lambda row: f"{row.seconds:.3f}"),
-        ("spread", lambda row: f"{row.spread:.0%}"),
+        ("backend", lambda row: row.backend),
+        ("dtype", lambda row: row.dtype),
+        ("seconds", lambda row: f"{row.seconds:.4g}"),
+        ("spread", lambda row: percent(row.spread)),
         ("images/s", lambda row: f"{row.images_per_second:.2f}"),
         ("us/pixel", lambda row: f"{row.us_per_pixel:.1f}"),
         ("GFLOP/s", lambda row: f"{row.gflops:.1f}"),
-        ("limit s", lambda row: f"{row.limit_seconds:.3f}"),
+        ("limit s", lambda row: f"{row.limit_seconds:.4g}"),
         ("of limit", lambda row: f"{row.share:.0%}"),
         ("naive s", lambda row: f"{row.naive_seconds:.1f}"),
         ("ratio", lambda row: f"{row.ratio:.0f}x"),
     ]
-    cells = [[name for name, _ in columns], *([text(row) for _, text in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
-    return "\n".join("  ".join(line) for line in lines)
+    if any(row.accepted is not None for row in rows):
+        columns.append(("accepted", lambda row: percent(row.accepted)))
+    return table(columns, rows)
+
+
+def footnotes(rows: Sequence[Measurement]) -> str:
+    """How the figures of the table came about."""
+    several = max(row.calls_per_repeat for row in rows)
+    calls = f"; short calls: the mean of as many as fill {REPEAT_SECONDS} s" if several > 1 else ""
+    forwards = {row.batch: row.naive_forwards_timed for row in rows}
+    timed = ", ".join(f"{count} timed at batch {batch}" for batch, count in forwards.items())
+    return (
+        f"seconds: median over repeats ({rows[0].repeats}) after one call to warm up{calls}\n"
+        "spread: between the slowest and the fastest repeat, as a share of the median\n"
+        "limit: the larger of arithmetic and reading weights from cache, at the rates above\n"
+        f"naive: eager torch in float32, the fastest forward ({timed}) times {rows[0].naive_forwards:,}"
+    )
+
+
+def plan_line(plan: dict[str, Any]) -> str:
+    """What the backend's cost model chose, beside what it rejected."""
+    words = {"tasks": "each task shared", "images": "images of their own"}
+    chosen, seconds = plan["sharing"], plan["seconds"]
+    other = "images" if chosen == "tasks" else "tasks"
+    return (
+        f"{plan['threads']}, {words[chosen]} (estimated {seconds[chosen]:.3g} s; {words[other]} {seconds[other]:.3g} s)"
+    )
+
+
+def _accepted(stats: Any) -> float | None:
+    forecasts = getattr(stats, "forecasts", 0)
+    return stats.forecasts_accepted / forecasts if forecasts else None

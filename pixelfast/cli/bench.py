@@ -4,97 +4,255 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import pixelfast
 from pixelfast import machine as machines
-from pixelfast.bench import naive, sampling, versions
+from pixelfast import shipped
+from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import load_model
 from pixelfast.cli.outputs import Outputs
+from pixelfast.errors import CheckpointError
 from pixelfast.limit import fewest_weight_bytes
-from pixelfast.models import PixelCNNPlusPlus
-from pixelfast.problem import make_problem
-
-REFERENCE = "pixelcnnpp"
+from pixelfast.machine import Machine
+from pixelfast.problem import Problem, make_problem
+from pixelfast.sampler import Sampler
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("bench", help="measure sampling speed", description=__doc__)
-    reference = f"{REFERENCE}: PixelCNN++ of 5 blocks and 160 filters with random weights"
-    arguments.add_model(parser, also=f", or {reference}")
-    parser.add_argument("--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...")
-    parser.add_argument("--repeats", type=arguments.integer(1), default=3, help="default: 3")
-    parser.add_argument("--backend", choices=arguments.BACKENDS, default="auto")
-    parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions")
+    parser = commands.add_parser(
+        "bench",
+        help="measure sampling speed",
+        description=f"{__doc__} Every figure is of this machine in this run.",
+        epilog=_models(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    arguments.add_model(parser, also=", or the name of a standard configuration; names below")
+    parser.add_argument(
+        "--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...", help="default: 1,16"
+    )
+    parser.add_argument(
+        "--dtypes",
+        type=choices(tuple(engines.DTYPES)),
+        default=["float32"],
+        metavar="D,D,...",
+        help=f"of {', '.join(engines.DTYPES)}; default: float32",
+    )
+    parser.add_argument(
+        "--backends",
+        type=choices(arguments.BACKENDS),
+        default=["auto"],
+        metavar="NAME,...",
+        help=f"of {', '.join(arguments.BACKENDS)}; default: auto, the best that runs the model",
+    )
+    parser.add_argument("--repeats", type=arguments.integer(1), default=3, help="timed repeats; default: 3")
+    parser.add_argument(
+        "--sizes",
+        type=arguments.integers(1),
+        default=[],
+        metavar="S,S,...",
+        help="also the model for square images of these sizes, at the smallest batch size; default: none",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="also say where the time goes, from one more call of each kind"
+    )
+    parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions; default: none")
+    parser.add_argument(
+        "--plot",
+        metavar="PNG",
+        help="throughput against batch size under the machine's limits, and what --sizes finds; default: none",
+    )
     arguments.add_progress(parser)
     parser.set_defaults(run=run)
 
 
+def choices(accepted: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """An argument type: some of the accepted words, separated by commas, each once."""
+
+    def parse(text: str) -> list[str]:
+        words = text.split(",")
+        for word in words:
+            if word not in accepted:
+                raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(accepted)}")
+        return list(dict.fromkeys(words))
+
+    return parse
+
+
+def find_model(name: str, layout: str | None) -> Any:
+    """A shipped model, a standard configuration or the model of a checkpoint file, in float32 and eval mode."""
+    if name in standard.MODELS:
+        if layout is not None:
+            raise CheckpointError(f"{name} is a standard configuration: leave --layout {layout} out")
+        return standard.create(name)
+    if name not in shipped.names() and not Path(name).exists():
+        raise CheckpointError(
+            f"no model {name!r}: neither a file, nor a shipped model ({', '.join(shipped.names()) or 'none'}), "
+            f"nor a standard configuration ({', '.join(standard.MODELS)})"
+        )
+    return load_model(name, layout).float()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and what any schedule must do for one image of it."""
+
+    name: str
+    model: Any
+    problem: Problem
+    flops: float
+    weights_read: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that one run of the command finds out."""
+
+    subject: Subject
+    samplers: list[Sampler]
+    refusals: list[engines.Refusal]
+    machine: Machine
+    rows: list[sampling.Measurement]
+    by_size: list[sizes.SizeMeasurement]
+    profiles: list[profile.Profile]
+    doubts: list[str]
+
+
 def run(args: argparse.Namespace) -> None:
-    model = PixelCNNPlusPlus().eval() if args.model == REFERENCE else load_model(args.model, args.layout)
-    show = progress.wanted(args.progress)
-    problem = make_problem(model, None, None, None, None, getattr(model, "condition_example", None))
+    if args.plot:
+        plots.new_figure()  # before the work: can there be one?
+    model = find_model(args.model, args.layout)
+    for size in args.sizes:
+        sizes.problem_of_size(model, size)
     with Outputs() as outputs:
-        stream = outputs.open(args.json) if args.json else None
-        machine = machines.measure()
-        sampler = pixelfast.compile(model, backend=args.backend)
-        analysis = analyse(problem)
-        weight_bytes = fewest_weight_bytes(analysis.graph, analysis.ready)
-        sampler.sample(1, condition=problem.batch_condition(None, 1), progress=show)
-        setting = _setting(args.model, model, sampler, weight_bytes)
-        print(
-            f"model    {args.model}, {setting['parameters'] / 1e6:.2f} M parameters, "
-            f"{sampler.program.flops / 1e9:.2f} GFLOP per image, "
-            f"at least {weight_bytes / 1e9:.2f} GB of weights read\n"
-            f"engine   {setting['backend']} {setting['isa']} {setting['dtype']}, "
-            f"compiled in {sampler.compile_seconds:.1f} s, "
-            f"{setting['bytes_per_image'] / 1e6:.2f} MB per image",
-            flush=True,
-        )
-        times = []
-        for batch in args.batch_sizes:
-            with progress.bar(f"naive forwards, batch {batch}", "forward", show) as update:
-                slow = naive.extrapolate(problem, batch, update)
-            seconds = sampling.time_batch(sampler, problem, batch, args.repeats, progress=show)
-            times.append((batch, seconds, slow))
-        machine = machine.best(machines.measure())
-        rows = [
-            sampling.measurement(sampler, batch, seconds, slow, weight_bytes, machine) for batch, seconds, slow in times
-        ]
-        print(f"machine  {machine}\n\n{sampling.table(rows)}\n")
-        print(
-            f"seconds: median of {args.repeats}; limit: the larger of arithmetic and reading weights;\n"
-            f"naive: eager torch, the fastest of {rows[0].naive_forwards_timed} forwards, "
-            f"times {rows[0].naive_forwards:,}"
-        )
-        if stream:
-            report = {
-                **versions.versions(),
-                "machine": asdict(machine),
-                "setting": setting,
-                "measurements": [asdict(row) for row in rows],
-            }
-            stream.write(json.dumps(report, indent=2).encode() + b"\n")
-            outputs.commit()
+        report, picture = (outputs.open(path) if path else None for path in (args.json, args.plot))
+        found = measure(args, model)
+        print_figures(found)
+        if picture:
+            subject = found.subject
+            plots.write_plot(
+                picture, args.model, found.rows, found.by_size, subject.flops, subject.weights_read, found.machine
+            )
+        if report:
+            report.write(json.dumps(as_json(found), indent=2).encode() + b"\n")
+        outputs.commit()
 
 
-def _setting(name: str, model: Any, sampler: pixelfast.Sampler, weight_bytes: int) -> dict[str, Any]:
-    """What was measured."""
+def measure(args: argparse.Namespace, model: Any) -> Figures:
+    """Everything the arguments ask for. What is measured is printed before the measurements."""
+    show = progress.wanted(args.progress)
+    samplers, refusals = engines.compile_each(model, args.backends, args.dtypes)
+    problem = make_problem(model, None, None, None, None, None)
+    analysis = analyse(problem)
+    weights_read = fewest_weight_bytes(analysis.graph, analysis.ready, itemsize=1)
+    subject = Subject(args.model, model, problem, samplers[0].program.flops, weights_read)
+    print_subject(subject, samplers, refusals)
+
+    before, load = machines.measure(), quiet.load()
+    times = []
+    for batch in args.batch_sizes:
+        with progress.bar(f"naive forwards, batch {batch}", "forward", show) as update:
+            slow = naive.extrapolate(problem, batch, update)
+        for sampler in samplers:
+            fast = sampling.time_batch(sampler, problem, batch, args.repeats, progress=show)
+            times.append((sampler, batch, fast, slow))
+    by_size = [
+        sizes.time_size(
+            model, size, min(args.batch_sizes), args.repeats, sampler.backend.name, sampler.dtype, progress=show
+        )
+        for sampler in samplers
+        for size in args.sizes
+    ]
+    after, loads = machines.measure(), (load, quiet.load())
+    machine = before.best(after)
+    rows = [sampling.measurement(*timed, weights_read, machine) for timed in times]
+    profiles = [
+        found
+        for batch in args.batch_sizes
+        for sampler in samplers
+        if args.profile and (found := profile.profile(sampler, problem, batch))
+    ]
+    spreads = [(row.name, row.spread) for row in rows] + [(size.name, size.spread) for size in by_size]
+    doubts = quiet.doubts(before, after, loads, spreads)
+    return Figures(subject, samplers, refusals, machine, rows, by_size, profiles, doubts)
+
+
+def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engines.Refusal]) -> None:
+    print(
+        f"model    {subject.name}, {subject.parameters / 1e6:.2f} M parameters, {subject.flops / 1e9:.2f} GFLOP "
+        f"per image, at least {subject.weights_read / 1e6:.0f} M weights read"
+    )
+    for sampler in samplers:
+        print(f"engine   {engines.label(sampler)}, compiled in {sampler.compile_seconds:.1f} s")
+    for refusal in refusals:
+        print(f"not run  {refusal}")
+    sys.stdout.flush()
+
+
+def print_figures(found: Figures) -> None:
+    for sampler in found.samplers:
+        assert sampler.stats is not None
+        print(f"memory   {engines.label(sampler)}: {sampler.stats.bytes_per_image / 1e6:.3g} MB per image")
+    for row in found.rows:
+        if row.plan is not None:
+            print(f"threads  {row.name}: {sampling.plan_line(row.plan)}")
+    print(f"machine  {found.machine}\n\n{sampling.measurement_table(found.rows)}")
+    if found.by_size:
+        print(f"\n{sizes.size_table(found.by_size)}")
+    print(f"\n{sampling.footnotes(found.rows)}")
+    if found.doubts:
+        print("\n  - ".join(["unreliable: the machine was not quiet", *found.doubts]))
+    for item in found.profiles:
+        print(f"\nprofile  batch {item.batch}, {item.backend} {item.dtype}: {item.seconds:.4g} s")
+        print(f"{profile.summary(item)}\n\n{profile.kernel_table(item)}")
+
+
+def as_json(found: Figures) -> dict[str, Any]:
+    """The figures as numbers, lists and dicts."""
+    subject = found.subject
+    return {
+        **versions.versions(),
+        "machine": {**asdict(found.machine), "doubts": found.doubts},
+        "setting": {
+            "model": subject.name,
+            "config": subject.model.config,
+            "parameters": subject.parameters,
+            "flops_per_image": subject.flops,
+            "fewest_weights_read": subject.weights_read,
+            "engines": [_engine(sampler) for sampler in found.samplers],
+            "not_run": [asdict(refusal) for refusal in found.refusals],
+        },
+        "measurements": [asdict(row) for row in found.rows],
+        **({"sizes": [asdict(row) for row in found.by_size]} if found.by_size else {}),
+        **({"profiles": [asdict(item) for item in found.profiles]} if found.profiles else {}),
+    }
+
+
+def _engine(sampler: Sampler) -> dict[str, Any]:
     stats = sampler.stats
     assert stats is not None
     return {
-        "model": name,
-        "config": model.config,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "flops_per_image": sampler.program.flops,
-        "fewest_weight_bytes": weight_bytes,
-        "bytes_per_image": stats.bytes_per_image,
-        "compile_seconds": sampler.compile_seconds,
         "backend": stats.backend,
         "isa": stats.isa,
         "dtype": stats.dtype,
         "threads": stats.threads,
+        "bytes_per_image": stats.bytes_per_image,
+        "compile_seconds": sampler.compile_seconds,
     }
+
+
+def _models() -> str:
+    """The names there are, for --help."""
+    lines = ["models:"]
+    lines += [f"  {name}: shipped" for name in shipped.names()]
+    lines += [f"  {name}: {what}, random weights" for name, (what, _) in standard.MODELS.items()]
+    return "\n".join(lines)

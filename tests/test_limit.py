@@ -1,0 +1,106 @@
+"""The lower bounds that speeds are compared with, on graphs small enough to count by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pixelfast import limit, machine
+from pixelfast.ir import Contract, Graph, Source, Tap, Value
+
+WIDTH, HEIGHT = 3, 2
+
+
+def graph_of_one_contraction(offsets: list[tuple[int, int]], channels: int = 2) -> tuple[Graph, list[np.ndarray]]:
+    """A 3x2 image and one contraction, a tap of `channels` weights per (rows up, columns left)."""
+    pixels = WIDTH * HEIGHT
+    graph = Graph((1, HEIGHT, WIDTH))
+    graph.values = [Value(0, "input", pixels, 1, "input"), Value(1, "node", pixels, channels, "conv")]
+    graph.inputs, graph.outputs = [0], [1]
+    taps = []
+    ready = np.zeros(pixels, dtype=np.int64)
+    for up, left in offsets:
+        sites = np.array(
+            [(y - up) * WIDTH + x - left if y >= up and x >= left else -1 for y in range(HEIGHT) for x in range(WIDTH)]
+        )
+        taps.append(Tap(Source(0, sites, np.zeros(1, dtype=np.int64)), np.ones((1, channels))))
+        ready = np.maximum(ready, sites + 1)
+    graph.nodes = [Contract(1, "conv", tuple(taps), None)]
+    return graph, [np.arange(1, pixels + 1), ready]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "moments"),
+    [([], 0), ([(0, 3), (1, 2), (2, 5)], 1), ([(0, 0), (1, 1), (2, 2)], 3), ([(0, 2), (3, 5), (2, 3)], 2)],
+)
+def test_fewest_moments(intervals: list[tuple[int, int]], moments: int) -> None:
+    first, last = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
+    assert limit.fewest_moments(first, last) == moments
+
+
+def test_newest_neighbour_is_read_once_per_pixel() -> None:
+    graph, ready = graph_of_one_contraction([(0, 1)])
+    readings = 4  # The first column of each row has no left neighbour.
+    assert limit.fewest_weight_bytes(graph, ready) == readings * 2 * 4
+
+
+def test_row_above_is_read_once_per_row() -> None:
+    graph, ready = graph_of_one_contraction([(1, 0)])
+    assert limit.fewest_weight_bytes(graph, ready) == 1 * 2 * 4
+
+
+def test_what_no_output_needs_is_not_read() -> None:
+    graph, ready = graph_of_one_contraction([(0, 1)])
+    graph.values.append(Value(2, "node", WIDTH * HEIGHT, 2, "unused"))
+    graph.nodes.append(Contract(2, "unused", graph.nodes[0].taps, None))
+    assert limit.fewest_weight_bytes(graph, [*ready, ready[1]]) == 4 * 2 * 4
+
+
+def test_limit_is_the_slower_of_arithmetic_and_reading() -> None:
+    rates = machine.Machine("test", 1, flops=100.0, bf16_flops=400.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
+    assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=1, machine=rates) == 2.0
+    assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=8, machine=rates) == 4.0
+
+
+def test_limit_in_bfloat16_has_its_own_arithmetic_and_smaller_weights() -> None:
+    rates = machine.Machine("test", 1, flops=100.0, bf16_flops=400.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
+    assert limit.limit_seconds(50.0, 10.0, 16, rates, torch.bfloat16) == 2.0
+    assert limit.limit_seconds(50.0, 10.0, 16, rates, torch.float64) == limit.limit_seconds(50.0, 10.0, 16, rates)
+    graph, ready = graph_of_one_contraction([(0, 1), (1, 0)])
+    sizes = [limit.weight_size(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)]
+    assert sizes == [2, 4, 4]
+    assert 2 * limit.fewest_weight_bytes(graph, ready, sizes[0]) == limit.fewest_weight_bytes(graph, ready)
+
+
+def test_best_of_two_measurements() -> None:
+    before = machine.Machine("test", 1, flops=3.0, bf16_flops=6.0, cache_bandwidth=1.0, memory_bandwidth=5.0)
+    after = machine.Machine("test", 1, flops=2.0, bf16_flops=7.0, cache_bandwidth=4.0, memory_bandwidth=5.0)
+    assert before.best(after) == machine.Machine("test", 1, 3.0, 7.0, 4.0, 5.0)
+
+
+def test_fastest_leaves_the_first_call_out() -> None:
+    calls = []
+    assert machine.fastest(lambda: calls.append(1), seconds=0.0) < 1.0
+    assert len(calls) == 2
+
+
+def test_bfloat16_is_never_slower_than_widening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without bfloat16 arithmetic multiplies it slowly in torch; it could widen it to float32."""
+    monkeypatch.setattr(machine, "product_rate", lambda dtype, seconds: 5.0 if dtype == torch.bfloat16 else 7.0)
+    monkeypatch.setattr(machine, "reading_rate", lambda size, seconds: 1.0)
+    measured = machine.measure()
+    assert (measured.flops, measured.bf16_flops) == (7.0, 7.0)
+
+
+def test_product_rate_counts_multiply_and_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fastest(work: Callable[[], object], seconds: float) -> float:
+        work()
+        return 0.5
+
+    monkeypatch.setattr(machine, "MATRIX", 8)
+    monkeypatch.setattr(machine, "fastest", fastest)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert machine.product_rate(dtype) == 2 * 8**3 / 0.5
