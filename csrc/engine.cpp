@@ -94,9 +94,6 @@ struct Member {
     Forecaster* forecaster = nullptr;  // of the team; its first member's to use
 };
 
-// With more images in a team, their rows share the weights already, and computing more rows costs more than it saves.
-constexpr int64_t kMostImagesAhead = 1;
-
 struct Crew {
     Crew(Call& call, const std::vector<StepWork>& steps, Sharing sharing, int threads) : everyone(threads) {
         const Request& request = call.request;
@@ -105,13 +102,13 @@ struct Crew {
             const int64_t first = tasks ? 0 : request.samples * thread / threads;
             const int64_t last = tasks ? request.samples : request.samples * (thread + 1) / threads;
             const bool new_team = thread == 0 || !tasks;
-            const bool ahead = request.lookahead == 0 ? last - first <= kMostImagesAhead : request.lookahead > 1;
             if (new_team)
                 teams.push_back(std::make_unique<Team>(call.program,
                                                        call.arenas.get() + first * call.program.arena_floats,
                                                        last - first, tasks ? threads : 1));
             members.push_back(std::make_unique<Member>(call, *teams.back(), first, tasks ? thread : 0));
-            if (!ahead || call.program.lookahead == 1) continue;
+            // The rows of several images share their weights already: to add rows would cost what it saves.
+            if (last - first != 1 || request.lookahead == 1 || call.program.lookahead == 1) continue;
             if (new_team)
                 forecasters.push_back(std::make_unique<Forecaster>(call, steps, *teams.back(),
                                                                    members.back()->sampler, first));
@@ -133,7 +130,7 @@ void work(Call& call, Crew& crew, int thread) {
     for (int64_t number = 0; number < end;) {
         const int64_t resume = std::min(member.worker.idle_until(), end);
         if (number < resume) {
-            if (!member.worker.idle(resume, call.stop)) return;
+            if (!member.worker.idle(resume)) return;
             number = resume;
             continue;
         }
@@ -158,7 +155,8 @@ void work(Call& call, Crew& crew, int thread) {
     }
 }
 
-// The same with guesses: in turns, each of some numbers of every image, which the first member chooses and draws.
+// The same for one image, ahead of what is known: in turns of some numbers each, which the first member chooses and
+// draws.
 void work_ahead(Call& call, Crew& crew, int thread) {
     Member& member = *crew.members[thread];
     const Progress& progress = member.team.progress;
@@ -168,12 +166,12 @@ void work_ahead(Call& call, Crew& crew, int thread) {
         const int64_t resume = member.worker.idle_until();
         if (turn < resume) {
             // While the first member works alone, nobody else looks at how far it is.
-            if (!member.worker.idle(resume, call.stop)) return;
+            if (!member.worker.idle(resume)) return;
             turn = resume;
             rows = progress.rows;
         }
         if (progress.finished) break;
-        member.worker.run(progress.stretches, turn);
+        member.worker.run(progress.next, turn);
         if (member.worker.first_to_draw()) member.forecaster->settle();
         member.worker.finish_number();
         ++turn;
@@ -187,7 +185,6 @@ void work_ahead(Call& call, Crew& crew, int thread) {
         }
         member.worker.pass(turn);
     }
-    member.worker.pass(std::numeric_limits<int64_t>::max());
 }
 
 void sample(Call& call, Crew& crew, int thread) {
@@ -200,6 +197,7 @@ void sample(Call& call, Crew& crew, int thread) {
     } else {
         work(call, crew, thread);
     }
+    member.worker.leave();
 }
 
 void count(const Crew& crew, const Request& request, const std::vector<StepWork>& steps, Outcome& outcome) {
@@ -211,7 +209,7 @@ void count(const Crew& crew, const Request& request, const std::vector<StepWork>
         const Forecasts& counts = forecaster->counts();
         outcome.forecasts.guesses += counts.guesses;
         outcome.forecasts.accepted += counts.accepted;
-        outcome.forecasts.evaluations += counts.evaluations - of_image * forecaster->images();
+        outcome.forecasts.evaluations += counts.evaluations - of_image;
     }
 }
 

@@ -12,10 +12,17 @@ constexpr double kPaceForgetting = 0.97;  // per turn
 constexpr double kLeastChance = 0.05;     // of being of use, for a number to be computed early
 constexpr double kLeastGain = 0.03;       // of a turn's time
 
-// While sampling goes number by number, so many turns lie between two guesses that are made only to be judged.
-constexpr int64_t kOftenJudged = 4;
-constexpr int64_t kSeldomJudged = 32;
-constexpr double kHopeful = 0.2;
+// A draw takes time: a guess that must be drawn has to be better than one that is there by this much.
+constexpr double kWorthDrawing = 0.03;
+
+// While sampling goes number by number, guesses are drawn only to be judged: often in the first turns, then seldom.
+constexpr int64_t kFirstTurns = 64;
+constexpr int64_t kJudgedAtFirst = 4;
+constexpr int64_t kJudgedLater = 32;
+
+// Some of the first turns compute so many numbers in any case, to see what further rows cost.
+constexpr int64_t kTrials = 16;
+constexpr int64_t kTrialCount = 3;
 
 }  // namespace
 
@@ -24,152 +31,125 @@ void Forecaster::Rate::note(bool right) {
     value += (static_cast<double>(right) - value) / weight;
 }
 
-Forecaster::Forecaster(Call& call, const std::vector<StepWork>& steps, Team& team, Sampler& sampler,
-                       int64_t first_sample)
+Forecaster::Forecaster(Call& call, const std::vector<StepWork>& steps, Team& team, Sampler& sampler, int64_t sample)
     : call_(call),
       steps_(steps),
-      team_(team),
+      progress_(team.progress),
       sampler_(sampler),
-      first_sample_(first_sample),
+      sample_(sample),
       row_(call.program.channels * call.program.width),
       draw_(work_of_draw(call.program.head)),
       row_end_(std::min(row_, call.request.last_number)),
-      states_(static_cast<size_t>(team.images)),
+      guesses_(static_cast<size_t>(call.program.lookahead)),
+      easy_(static_cast<size_t>(row_), 0),
       pixel_(PixelState::start(call.program.channels)) {
-    for (Image& state : states_) {
-        state.guesses.resize(static_cast<size_t>(call.program.lookahead));
-        state.easy.assign(static_cast<size_t>(row_), 0);
-    }
-    team.progress.stretches.assign(states_.size(), {0, std::min<int64_t>(1, row_end_)});
-    team.progress.finished = row_end_ == 0;
+    progress_.next = {0, std::min<int64_t>(1, row_end_)};
+    progress_.finished = row_end_ == 0;
 }
 
 void Forecaster::settle() {
-    std::vector<Stretch>& stretches = team_.progress.stretches;
-    run_ = stretches;
-    for (int64_t image = 0; image < team_.images; ++image) {
-        try {
-            settle(image);
-        } catch (...) {
-            call_.fail(std::current_exception());
-            stretches[image].first = run_[image].first + run_[image].count;
-        }
+    const Stretch run = progress_.next;
+    stale_until_ = run.first + run.count;
+    try {
+        progress_.next.first += settle_numbers();
+    } catch (...) {
+        call_.fail(std::current_exception());
+        progress_.next.first = stale_until_;
     }
-    measure();
+    measure(run);
     ++turns_;
-    // Images that are done with their row wait for the others.
-    if (std::all_of(stretches.begin(), stretches.end(), [&](const Stretch& s) { return s.first == row_end_; })) {
-        if (row_end_ % row_ == 0) ++team_.progress.rows;
-        team_.progress.finished = row_end_ == call_.request.last_number;
+    if (progress_.next.first == row_end_) {
+        if (row_end_ % row_ == 0) ++progress_.rows;
+        progress_.finished = row_end_ == call_.request.last_number;
         row_end_ = std::min(row_end_ + row_, call_.request.last_number);
     }
-    for (int64_t image = 0; image < team_.images; ++image) choose(image);
+    if (!progress_.finished) choose();
 }
 
-// Moves the stretch's start to the first number that remains to be settled.
-void Forecaster::settle(int64_t image) {
-    Stretch& stretch = team_.progress.stretches[image];
-    if (stretch.count == 0) return;
-    Image& state = states_[image];
-    const int64_t first = stretch.first, end = first + stretch.count;
+// How many.
+int64_t Forecaster::settle_numbers() {
+    const int64_t first = progress_.next.first, end = first + progress_.next.count;
     const auto begin = steps_.begin();
     counts_.evaluations += std::any_of(begin + first, begin + end, [](const StepWork& s) { return !s.empty(); });
     bool right = true;
     int64_t number = first;
     // A step without tasks has the parameters of an earlier one: no guess made them wrong.
     for (; number < end && (right || steps_[number].empty()); ++number) {
-        const Guess& guess = state.guesses[number - first];
-        const double value = call_.settle(sampler_, first_sample_ + image, number);
-        judge(image, number, guess, value);
+        const Guess& guess = guesses_[number - first];
+        const double value = call_.settle(sampler_, sample_, number);
+        judge(number, guess, value);
         right = right && guess.made && agree(number, guess.value, value);
         counts_.accepted += right && guess.used;
     }
-    state.stale_until = end;
-    stretch.first = number;
+    return number - first;
 }
 
-void Forecaster::judge(int64_t image, int64_t number, const Guess& guess, double value) {
-    Image& state = states_[image];
+void Forecaster::judge(int64_t number, const Guess& guess, double value) {
     const int64_t column = number % row_;
-    uint8_t& easy = state.easy[column];
-    const bool after_easy = column == 0 || state.easy[column - 1];
-    const bool as_above = agree(number, number_above(image, number), value);
+    uint8_t& easy = easy_[column];
+    const bool after_easy = column == 0 || easy_[column - 1];
+    const bool as_above = agree(number, number_above(number), value);
     const bool judged = guess.made && guess.source != above && guess.source != given;
     const bool right = judged ? agree(number, guess.value, value) : as_above;
-    if (!call_.given(first_sample_ + image, number)) {
+    if (!call_.given(sample_, number)) {
         rates_[above][easy][after_easy].note(as_above);
         if (judged) rates_[guess.source][easy][after_easy].note(right);
     }
     easy = right;
 }
 
-// Work of one image's turn in seconds: images of a team share the first rows.
-double Forecaster::seconds(double first, double rows) const {
-    const double own = first / static_cast<double>(std::max<int64_t>(1, team_.images));
-    return pace_.seconds(own, rows - own);
-}
-
-void Forecaster::measure() {
+void Forecaster::measure(const Stretch& run) {
     const Clock::time_point now = Clock::now();
-    const double spent = std::chrono::duration<double>(now - since_).count();
+    const double seconds = std::chrono::duration<double>(now - since_).count();
     since_ = now;
     double first = 0, rows = 0, plain = 0;
-    for (int64_t image = 0; image < team_.images; ++image) {
-        const int64_t begin = run_[image].first, settled = team_.progress.stretches[image].first;
-        for (int64_t number = begin; number < begin + run_[image].count; ++number) {
-            const StepWork& step = steps_[number];
-            if (step.row_start()) return;
-            first = std::max(first, step.first);
-            rows += step.rows + draw_;
-            if (number < settled) plain += seconds(step.first, step.rows + draw_);
-        }
+    for (int64_t number = run.first; number < run.first + run.count; ++number) {
+        const StepWork& step = steps_[number];
+        if (step.row_start()) return;
+        const bool settled = number < progress_.next.first;
+        first = std::max(first, step.first);
+        rows += step.rows + draw_ * (settled + guesses_[number - run.first].drawn());
+        if (settled) plain += pace_.seconds(step.first, step.rows + draw_ - step.first);
     }
-    pace_.note(first, rows - first, spent);
-    spent_ = spent_ * kPaceForgetting + spent;
+    if (!pace_.note(first, rows - first, seconds)) return;
+    spent_ = spent_ * kPaceForgetting + seconds;
     plain_ = plain_ * kPaceForgetting + plain;
 }
 
-void Forecaster::choose(int64_t image) {
-    Stretch& stretch = team_.progress.stretches[image];
-    const int64_t first = stretch.first, room = std::min(row_end_ - first, call_.program.lookahead);
-    stretch.count = 0;
-    if (room <= 0) return;
+void Forecaster::choose() {
+    Stretch& next = progress_.next;
+    const int64_t room = std::min(row_end_ - next.first, call_.program.lookahead);
     const int64_t forced = call_.request.lookahead;
-    int64_t count = forced > 0 ? std::min(forced, room) : best_count(image, first, room);
-    const int64_t pause = rates_[newest][1][1].value > kHopeful ? kOftenJudged : kSeldomJudged;
-    std::vector<Guess>& guesses = states_[image].guesses;
-    std::fill(guesses.begin(), guesses.end(), Guess{});
+    int64_t count = forced > 0 ? std::min(forced, room) : best_count(room);
+    std::fill(guesses_.begin(), guesses_.end(), Guess{});
     if (count > 1) {
-        make_guesses(image, first, count - 1, true);
-    } else if (forced == 0 && turns_ % pause == 0) {
-        make_guesses(image, first, 1, false);
+        make_guesses(count - 1, true);
+    } else if (forced == 0 && turns_ % (turns_ < kFirstTurns ? kJudgedAtFirst : kJudgedLater) == 0) {
+        make_guesses(1, false);
     }
-    while (count < room && steps_[first + count].empty()) ++count;
-    stretch.count = count;
+    while (count < room && steps_[next.first + count].empty()) ++count;
+    next.count = count;
 }
 
 // The number of steps whose gain is largest: the time that right guesses save, less that of computing further rows.
-int64_t Forecaster::best_count(int64_t image, int64_t first, int64_t room) const {
-    const StepWork& begin = steps_[first];
-    const double alone = seconds(begin.first, begin.rows + draw_);
+int64_t Forecaster::best_count(int64_t room) const {
+    const int64_t first = progress_.next.first;
     const double worth = plain_ > 0 ? std::clamp(spent_ / plain_, 0.2, 1.0) : 1.0;
-    const Image& state = states_[image];
-    double most = begin.first, rows = begin.rows + draw_;
+    const double alone = pace_.seconds(steps_[first].first, steps_[first].rows + draw_ - steps_[first].first);
+    double most = steps_[first].first, rows = steps_[first].rows + draw_;
     double chance = 1, saved = 0, best = kLeastGain * alone;
-    int64_t count = 1;
+    int64_t count = turns_ < kFirstTurns && turns_ % kTrials == kTrials - 1 ? std::min(kTrialCount, room) : 1;
     for (int64_t number = first + 1; number < first + room; ++number) {
         const StepWork& step = steps_[number];
         if (step.row_start()) break;
-        const int64_t column = (number - 1) % row_;
-        const bool after_easy = number - 1 > first || column == 0 || state.easy[column - 1];
-        const Choice guess = best_source(image, number - 1, after_easy);
+        const Choice guess = best_source(number - 1);
         chance *= guess.chance;
         if (chance < kLeastChance) break;
         if (step.empty()) continue;
         most = std::max(most, step.first);
         rows += step.rows + draw_ * (guess.source == newest || guess.source == stale ? 2 : 1);
-        saved += chance * worth * seconds(step.first, step.rows + draw_);
-        const double gain = saved - (seconds(most, rows) - alone);
+        saved += chance * worth * pace_.seconds(step.first, step.rows + draw_ - step.first);
+        const double gain = saved - (pace_.seconds(most, rows - most) - alone);
         if (gain > best) {
             best = gain;
             count = number - first + 1;
@@ -178,58 +158,50 @@ int64_t Forecaster::best_count(int64_t image, int64_t first, int64_t room) const
     return count;
 }
 
-Forecaster::Choice Forecaster::best_source(int64_t image, int64_t number, bool after_easy) const {
-    if (call_.given(first_sample_ + image, number)) return {given, 1};
-    const Image& state = states_[image];
-    const auto chance = [&](Source source) { return rates_[source][state.easy[number % row_]][after_easy].value; };
-    Choice best{above, chance(above)};
-    if (number < state.stale_until && chance(stale) >= best.chance) best = {stale, chance(stale)};
-    if (chance(newest) > best.chance) best = {newest, chance(newest)};
-    return best;
+// Numbers before it in the stretch are taken for easy: if they are not, this one is of no use anyway.
+Forecaster::Choice Forecaster::best_source(int64_t number) const {
+    if (call_.given(sample_, number)) return {given, 1};
+    const int64_t column = number % row_;
+    const bool after_easy = number > progress_.next.first || column == 0 || easy_[column - 1];
+    const auto chance = [&](Source source) { return rates_[source][easy_[column]][after_easy].value; };
+    const Source drawn = number < stale_until_ && chance(stale) >= chance(newest) ? stale : newest;
+    const Source best = chance(drawn) > chance(above) + kWorthDrawing ? drawn : above;
+    return {best, chance(best)};
 }
 
-// Guesses of consecutive numbers, each made as if the ones before were right.
-void Forecaster::make_guesses(int64_t image, int64_t first, int64_t count, bool used) {
-    Image& state = states_[image];
-    const int64_t sample = first_sample_ + image, channels = call_.program.channels;
-    pixel_ = call_.pixels[sample];
+// Guesses of the stretch's first numbers, each made as if the ones before were right.
+void Forecaster::make_guesses(int64_t count, bool used) {
+    const int64_t first = progress_.next.first, channels = call_.program.channels;
+    pixel_ = call_.pixels[sample_];
     for (int64_t number = first; number < first + count; ++number) {
-        const int64_t channel = number % channels, column = number % row_;
+        const int64_t channel = number % channels;
         if (channel == 0) pixel_.restart();
         Guess guess{true, used, newest, 0};
-        if (used) guess.source = best_source(image, number, number > first || column == 0 || state.easy[column - 1]).source;
+        if (used) guess.source = best_source(number).source;
         if (guess.source == newest && first <= channel) guess.source = above;
-        bool drawn = false;
-        if (guess.source == given) {
-            guess.value = static_cast<double>(call_.request.known[call_.place(sample, number)]);
-        } else if (guess.source != above) {
-            const int64_t last = (first - 1 - channel) / channels * channels + channel;  // settled, of this channel
-            guess.value = draw(image, number, guess.source == stale ? number : last);
-            drawn = guess.value == guess.value;
-            if (!drawn) guess.source = above;
+        if (guess.source == given) guess.value = static_cast<double>(call_.request.known[call_.place(sample_, number)]);
+        if (guess.drawn()) {
+            const int64_t settled = (first - 1 - channel) / channels * channels + channel;  // the last of this channel
+            const float* parameters = call_.parameters(sample_, guess.source == stale ? number : settled);
+            guess.value = sampler_.draw(channel, parameters, pixel_, call_.noise(sample_, number));
+            if (guess.value != guess.value) guess.source = above;
         }
-        if (guess.source == above) guess.value = number_above(image, number);
-        // Where no component was drawn, later channels take the likeliest for the values before them.
-        pixel_.known[channel] = !drawn;
+        if (guess.source == above) guess.value = number_above(number);
+        // Where no mixture component was drawn, later channels choose one that fits the values before them.
+        pixel_.known[channel] = !guess.drawn();
         pixel_.values[channel] = guess.value;
-        state.guesses[number - first] = guess;
+        guesses_[number - first] = guess;
         if (!used) continue;
-        call_.feed(sample, number, guess.value);
+        call_.feed(sample_, number, guess.value);
         ++counts_.guesses;
     }
 }
 
-double Forecaster::draw(int64_t image, int64_t number, int64_t parameters_of) {
-    const int64_t sample = first_sample_ + image;
-    return sampler_.draw(number % call_.program.channels, call_.parameters(sample, parameters_of), pixel_,
-                         call_.noise(sample, number));
-}
-
 // In the first row, the number to the left.
-double Forecaster::number_above(int64_t image, int64_t number) const {
+double Forecaster::number_above(int64_t number) const {
     const int64_t back = number >= row_ ? row_ : call_.program.channels;
     if (number < back) return 0;
-    return static_cast<double>(call_.request.images[call_.place(first_sample_ + image, number - back)]);
+    return static_cast<double>(call_.request.images[call_.place(sample_, number - back)]);
 }
 
 // Whether the network sees the same.

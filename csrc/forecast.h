@@ -1,7 +1,7 @@
 // Exact predictive sampling (Wiggers and Hoogeboom 2020): guess the next numbers of an image row, run the network for
 // all of them at once, then draw number by number with the noise that plain sampling would use. Numbers that follow
-// right guesses are right; what follows the first wrong guess is computed again. So the images are those of plain
-// sampling, bit for bit, and every turn settles at least one number of each image.
+// right guesses are right; what follows the first wrong guess is computed again. So the image is that of plain
+// sampling, bit for bit, and every turn settles at least one number.
 #pragma once
 
 #include <chrono>
@@ -15,11 +15,11 @@
 
 namespace pixelfast {
 
-// Used by the first member of a team, between the run of a turn and the next.
+// Used by the first member of a team of one image, between the run of a turn and the next.
 class Forecaster {
 public:
     // The first turn computes the first number: nothing is known that a guess could be made from.
-    Forecaster(Call& call, const std::vector<StepWork>& steps, Team& team, Sampler& sampler, int64_t first_sample);
+    Forecaster(Call& call, const std::vector<StepWork>& steps, Team& team, Sampler& sampler, int64_t sample);
 
     // Draws the numbers of a turn that has run, and chooses what the next one computes.
     void settle();
@@ -27,9 +27,6 @@ public:
     // To be called after something else has taken time between two turns.
     void resume() { since_ = Clock::now(); }
 
-    int64_t images() const { return team_.images; }
-
-    // Over all images of the team.
     const Forecasts& counts() const { return counts_; }
 
 private:
@@ -48,6 +45,7 @@ private:
         bool used = false;  // by the network; else only to be judged
         Source source = above;
         double value = 0;
+        bool drawn() const { return made && (source == newest || source == stale); }
     };
 
     // How often guesses have been right lately.
@@ -57,42 +55,35 @@ private:
         void note(bool right);
     };
 
-    struct Image {
-        std::vector<Guess> guesses;  // of the stretch's numbers
-        std::vector<uint8_t> easy;   // by column: whether the last number there was as guessed
-        int64_t stale_until = 0;     // what lies between the stretch's start and here has been computed on wrong guesses
-    };
-
     struct Choice {
         Source source;
         double chance;  // of being right
     };
 
-    void settle(int64_t image);
-    void judge(int64_t image, int64_t number, const Guess& guess, double value);
-    void measure();
-    void choose(int64_t image);
-    int64_t best_count(int64_t image, int64_t first, int64_t room) const;
-    Choice best_source(int64_t image, int64_t number, bool after_easy) const;
-    void make_guesses(int64_t image, int64_t first, int64_t count, bool used);
-    double draw(int64_t image, int64_t number, int64_t parameters_of);
-    double number_above(int64_t image, int64_t number) const;
+    int64_t settle_numbers();
+    void judge(int64_t number, const Guess& guess, double value);
+    void measure(const Stretch& run);
+    void choose();
+    int64_t best_count(int64_t room) const;
+    Choice best_source(int64_t number) const;
+    void make_guesses(int64_t count, bool used);
+    double number_above(int64_t number) const;
     bool agree(int64_t number, double one, double other) const;
-    double seconds(double first, double rows) const;
 
     Call& call_;
     const std::vector<StepWork>& steps_;
-    Team& team_;
+    Progress& progress_;
     Sampler& sampler_;
-    const int64_t first_sample_;
+    const int64_t sample_;
     const int64_t row_;  // numbers of an image row
     const double draw_;  // work
     int64_t row_end_;
     int64_t turns_ = 0;
-    std::vector<Image> states_;
-    std::vector<Stretch> run_;  // in the turn before
-    PixelState pixel_;        // of the number that is being guessed
-    Rate rates_[given][2][2];  // by source, whether the number above was easy, and the one before
+    int64_t stale_until_ = 0;     // what lies between the stretch's start and here has been computed on wrong guesses
+    std::vector<Guess> guesses_;  // of the stretch's numbers
+    std::vector<uint8_t> easy_;   // by column: whether the last number there was as guessed
+    PixelState pixel_;            // of the number that is being guessed
+    Rate rates_[given][2][2];     // by source, whether the number above was easy, and the one before
     Pace pace_;
     double spent_ = 0, plain_ = 0;  // seconds of recent turns, and what plain sampling would have taken
     Clock::time_point since_;

@@ -11,8 +11,9 @@ constexpr double kWorkPerRow = 2000;
 constexpr double kWorkPerClass = 60;
 
 constexpr double kForgetting = 0.98;  // per turn
-constexpr double kExpected = 0.4;     // of a further row to a first one, as long as nothing is known
-constexpr double kTrust = 0.05;       // in that, to the weight of what is known of first rows
+constexpr double kTrust = 0.05;       // in the expected ratio, to the weight of what is known of first rows
+constexpr double kFollowing = 0.05;
+constexpr double kHighest = 2;        // ratio
 
 // A turn that takes this much longer than expected was interrupted, unless there are many of them.
 constexpr double kInterrupted = 3;
@@ -38,12 +39,12 @@ double work_of_draw(const Head& head) {
     return kWorkPerClass * static_cast<double>(head.kind == HeadKind::categorical ? head.levels : head.mixtures + 1);
 }
 
-void Pace::note(double first, double further, double seconds) {
-    if (seconds <= 0) return;
+bool Pace::note(double first, double further, double seconds) {
+    if (seconds <= 0) return false;
     if (turns_ >= kTurnsToExpect && outliers_ < kMostInterruptions &&
         seconds > kInterrupted * this->seconds(first, further)) {
         ++outliers_;
-        return;
+        return false;
     }
     outliers_ = 0;
     ++turns_;
@@ -56,11 +57,13 @@ void Pace::note(double first, double further, double seconds) {
     x_ += x;
     y_ += y;
     solve();
+    return turns_ > kTurnsToExpect;
 }
 
+// The expected ratio counts as an observation, and follows what is seen: turns without further rows do not blur it.
 void Pace::solve() {
     const double trust = kTrust * xx_;
-    const double xx = xx_ + trust * kExpected * kExpected, xy = xy_ - trust * kExpected, yy = yy_ + trust;
+    const double xx = xx_ + trust * ratio_ * ratio_, xy = xy_ - trust * ratio_, yy = yy_ + trust;
     const double determinant = xx * yy - xy * xy;
     if (!(determinant > 0)) return;
     first_ = (x_ * yy - y_ * xy) / determinant;
@@ -72,6 +75,7 @@ void Pace::solve() {
         first_ = 0;
         further_ = y_ / yy_;
     }
+    if (first_ > 0) ratio_ += kFollowing * (std::min(further_ / first_, kHighest) - ratio_);
 }
 
 }  // namespace pixelfast

@@ -17,7 +17,7 @@ struct StepWork {
     bool empty() const { return rows == 0; }
 
     // Steps that compute rows of the image for later: not to be repeated for a wrong guess.
-    bool row_start() const { return rows > 2 * first; }
+    bool row_start() const { return rows > 6 * first; }
 };
 
 std::vector<StepWork> work_of_steps(const CompiledProgram& program);
@@ -28,13 +28,15 @@ double work_of_draw(const Head& head);
 // Learns seconds = a * work of first rows + b * work of further rows, by least squares over recent turns.
 class Pace {
 public:
-    void note(double first, double further, double seconds);
+    // Whether the turn was as expected, rather than interrupted or among the very first.
+    bool note(double first, double further, double seconds);
     double seconds(double first, double further) const { return first_ * first + further_ * further; }
 
 private:
     void solve();
 
-    double first_ = 1e-11, further_ = 0.4e-11;
+    double first_ = 0, further_ = 0;
+    double ratio_ = 0.4;  // expected, of further_ to first_
     int64_t turns_ = 0;
     int outliers_ = 0;  // in a row
     double xx_ = 0, xy_ = 0, yy_ = 0, x_ = 0, y_ = 0;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <thread>
 #include <type_traits>
 
@@ -17,6 +18,8 @@ constexpr int kLongWaits = 2;
 constexpr int64_t kWindow = 64;
 constexpr int64_t kFirstAlone = 128;
 constexpr int64_t kLongestAlone = 4096;
+
+constexpr int64_t kLeft = std::numeric_limits<int64_t>::max();
 
 }  // namespace
 
@@ -66,14 +69,17 @@ void Worker::announce() {
     team_.alone_until[joins_ % 2] = alone_until_;
 }
 
-bool Worker::idle(int64_t number, const std::atomic<bool>& stop) {
+bool Worker::idle(int64_t number) {
     // The first member will have worked alone, and will wait for all to see that before its next shared task.
     unseen_ = true;
-    while (team_.passed.load(std::memory_order_acquire) < number) {
-        if (stop.load(std::memory_order_acquire)) return false;
+    int64_t passed;
+    while ((passed = team_.passed.load(std::memory_order_acquire)) < number)
         std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-    return true;
+    return passed != kLeft;
+}
+
+void Worker::leave() {
+    if (member_ == 0) team_.passed.store(kLeft, std::memory_order_release);
 }
 
 void Worker::pass(int64_t number) {
@@ -82,6 +88,10 @@ void Worker::pass(int64_t number) {
 
 void Worker::run(int64_t number) {
     number_ = number;
+    run_step(number);
+}
+
+void Worker::run_step(int64_t number) {
     for (int64_t t = program_.first_task[number]; t < program_.first_task[number + 1]; ++t) {
         const Task& task = program_.tasks[t];
         const double images = static_cast<double>(team_.images);
@@ -94,44 +104,48 @@ void Worker::run(int64_t number) {
 
 // Kernels are in the order of the data flow, within a step and so across steps: each runs once, at its sites of all
 // steps. What a later step overwrites is no longer needed: see Program.lookahead in pixelfast/program.py.
-void Worker::run(const std::vector<Stretch>& stretches, int64_t turn) {
+void Worker::run(const Stretch& stretch, int64_t turn) {
     number_ = turn;
-    cursors_.clear();
-    for (int64_t image = 0; image < team_.images; ++image) {
-        const Stretch& stretch = stretches[image];
-        for (int64_t number = stretch.first; number < stretch.first + stretch.count; ++number) {
-            const int64_t first = program_.first_task[number], last = program_.first_task[number + 1];
-            if (first < last) cursors_.push_back({first, last, image});
-        }
+    if (stretch.count == 1) {
+        run_step(stretch.first);
+        return;
     }
-    while (!cursors_.empty()) {
-        int32_t kernel = program_.tasks[cursors_[0].task].kernel;
-        for (const Cursor& cursor : cursors_) kernel = std::min(kernel, program_.tasks[cursor.task].kernel);
-        pieces_.clear();
+    constexpr int32_t kNoMore = std::numeric_limits<int32_t>::max();
+    int32_t next = kNoMore;
+    cursors_.clear();
+    for (int64_t number = stretch.first; number < stretch.first + stretch.count; ++number) {
+        const Task* tasks = program_.tasks.data();
+        const Cursor cursor{tasks + program_.first_task[number], tasks + program_.first_task[number + 1]};
+        if (cursor.task == cursor.end) continue;
+        cursors_.push_back(cursor);
+        next = std::min(next, cursor.task->kernel);
+    }
+    while (next != kNoMore) {
+        const int32_t kernel = next;
+        next = kNoMore;
+        runs_.clear();
         double work = 0;
         int64_t sites = 0;
-        bool sorted = true, finished = false;
+        bool sorted = true;
         for (Cursor& cursor : cursors_) {
-            const Task& task = program_.tasks[cursor.task];
-            if (task.kernel != kernel) continue;
-            for (const Run* run = program_.runs.data() + task.first_run,
-                          * last = run + task.runs; run < last; ++run) {
-                sorted = sorted && (pieces_.empty() || pieces_.back().run->pattern <= run->pattern);
-                pieces_.push_back({run, cursor.image});
+            if (cursor.task == cursor.end) continue;
+            if (cursor.task->kernel == kernel) {
+                const Task& task = *cursor.task++;
+                for (int32_t r = task.first_run; r < task.first_run + task.runs; ++r) {
+                    const Run* run = &program_.runs[r];
+                    sorted = sorted && (runs_.empty() || runs_.back()->pattern <= run->pattern);
+                    runs_.push_back(run);
+                }
+                work += task.work;
+                sites += task.sites;
+                if (cursor.task == cursor.end) continue;
             }
-            work += task.work;
-            sites += task.sites;
-            finished = ++cursor.task == cursor.end || finished;
+            next = std::min(next, cursor.task->kernel);
         }
-        if (finished)
-            cursors_.erase(std::remove_if(cursors_.begin(), cursors_.end(),
-                                          [](const Cursor& c) { return c.task == c.end; }),
-                           cursors_.end());
         if (!begin(program_.kernels[kernel], work, sites)) continue;
         if (!sorted)
-            std::sort(pieces_.begin(), pieces_.end(),
-                      [](const Piece& a, const Piece& b) { return a.run->pattern < b.run->pattern; });
-        for (const Piece& piece : pieces_) add(*piece.run, piece.image);
+            std::sort(runs_.begin(), runs_.end(), [](const Run* a, const Run* b) { return a->pattern < b->pattern; });
+        for (const Run* run : runs_) add(*run, 0);
         end();
     }
 }

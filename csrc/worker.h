@@ -18,16 +18,16 @@ namespace pixelfast {
 
 constexpr int64_t kChunkRows = 128;  // rows of a task that are in flight: their sums stay in the second-level cache
 
-// Consecutive numbers of an image, within an image row, whose steps are run together.
+// Consecutive numbers of an image row, whose steps are run together.
 struct Stretch {
     int64_t first = 0;
     int64_t count = 0;
 };
 
-// How far a team is that samples ahead. Written by its first member, while the others wait for it.
+// How far a team is that samples ahead, which is for one image. Written by its first member, while the others wait.
 struct Progress {
-    std::vector<Stretch> stretches;  // by image; what is to be run
-    int64_t rows = 0;               // that all images have
+    Stretch next;      // what is to be run
+    int64_t rows = 0;  // of the image that are done
     bool finished = false;
 };
 
@@ -58,9 +58,9 @@ public:
     // Runs the tasks of a number.
     void run(int64_t number);
 
-    // Runs the tasks of stretches, one for each image: the steps of a stretch as one. Where a team samples ahead, turns
-    // take the place of numbers in everything else here.
-    void run(const std::vector<Stretch>& stretches, int64_t turn);
+    // Runs the tasks of a stretch, its steps as one, for a team of one image. Where a team samples ahead, turns take the
+    // place of numbers in everything else here.
+    void run(const Stretch& stretch, int64_t turn);
 
     // The samples whose numbers this member draws. What other members did until then is seen.
     struct Cut {
@@ -82,11 +82,14 @@ public:
     // The number before which this member has nothing to do.
     int64_t idle_until() const { return member_ == 0 ? 0 : alone_until_; }
 
-    // Waits, without using a core, until the first member has come to `number` alone. False where it gave up.
-    bool idle(int64_t number, const std::atomic<bool>& stop);
+    // Waits, without using a core, until the first member has come to `number` alone. False where it has left.
+    bool idle(int64_t number);
 
     // To be called when all is done that comes before `number`.
     void pass(int64_t number);
+
+    // To be called at the end, early or not: nobody waits any longer for the first member.
+    void leave();
 
     // Measures from now on, if this is the first member of a team.
     void measure(Profile* profile) { profile_ = profile; }
@@ -104,6 +107,7 @@ private:
     // Waits until what any member has done is seen by all.
     void join();
     void announce();
+    void run_step(int64_t number);
 
     // A kernel's rows are added between `begin` and `end`, those of one pattern next to each other. False where another
     // member does it all. `work`: multiply-adds of the contraction.
@@ -133,18 +137,13 @@ private:
     int64_t joins_ = 0;
     bool unseen_ = false;  // the first member has worked alone since the last join
 
-    // Where stretches are run: the tasks that remain of each step, and the pieces of the kernel at hand.
+    // Where a stretch is run: the tasks that remain of each step, and the runs of the kernel at hand.
     struct Cursor {
-        int64_t task;
-        int64_t end;
-        int64_t image;
-    };
-    struct Piece {
-        const Run* run;
-        int64_t image;
+        const Task* task;
+        const Task* end;
     };
     std::vector<Cursor> cursors_;
-    std::vector<Piece> pieces_;
+    std::vector<const Run*> runs_;
 
     // The kernel at hand, and the chunk of its rows in flight; a row is a site of an image.
     const CompiledKernel* kernel_ = nullptr;

@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 from tqdm import tqdm
 
-from .backends.base import Job
+from .backends.base import Job, Result
 from .backends.registry import choose
 from .causality import Analysis, analyse, parameter_scales
 from .describe import describe_program
@@ -43,7 +43,12 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Stats:
-    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out."""
+    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out.
+
+    Where images are sampled one at a time, numbers may be guessed ahead, the network run for several of them at once,
+    and the guesses checked against the draws. forecasts: numbers guessed. forecasts_accepted: those that were right.
+    evaluations: runs of the network, on one image each. plain_evaluations: what they would be without guesses.
+    """
 
     backend: str
     isa: str
@@ -57,6 +62,10 @@ class Stats:
     threads: int
     batch: int
     """Images computed together."""
+    forecasts: int
+    forecasts_accepted: int
+    evaluations: int
+    plain_evaluations: int
     _limit: Callable[[int], float] = field(repr=False)
 
     @property
@@ -181,6 +190,7 @@ class Sampler:
         self._analysis = analysis
         self._lowered = lowered
         self._threads: int | None = None
+        self._lookahead: int | None = None
         self._weight_bytes: int | None = None
 
     # -- sampling -----------------------------------------------------------------------------------------------------
@@ -231,12 +241,13 @@ class Sampler:
             return done
 
         started = time.perf_counter()
+        runs = []
         with bar:
             for first, last in self._batches(request):
-                out[first:last] = torch.from_numpy(self._run(request, first, last, row_done(first)).images).to(
-                    out.dtype
-                )
-        self._note(n, time.perf_counter() - started, self._batches(request)[0][1] if n else 0)
+                result = self._run(request, first, last, row_done(first))
+                out[first:last] = torch.from_numpy(result.images).to(out.dtype)
+                runs.append(result.stats)
+        self._note(n, time.perf_counter() - started, self._batches(request)[0][1] if n else 0, runs)
         return out.to(self.device)
 
     def params(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
@@ -249,8 +260,12 @@ class Sampler:
             self._problem, len(x), 0, None, condition, 1.0, "exact", x, torch.ones((), dtype=torch.bool), None
         )
         started = time.perf_counter()
-        parts = [self._collect(request, first, last) for first, last in self._batches(request)]
-        self._note(len(x), time.perf_counter() - started, self._batches(request)[0][1] if len(x) else 0)
+        parts, runs = [], []
+        for first, last in self._batches(request):
+            result = self._run(request, first, last, collect=True)
+            parts.append(self._collected(result))
+            runs.append(result.stats)
+        self._note(len(x), time.perf_counter() - started, self._batches(request)[0][1] if len(x) else 0, runs)
         return torch.cat(parts) if parts else torch.zeros(0, self.likelihood.parameters(self.shape[0]), *self.shape[1:])
 
     def log_prob(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
@@ -297,7 +312,7 @@ class Sampler:
         on_row: Any = None,
         collect: bool = False,
         until: int | None = None,
-    ) -> Any:
+    ) -> Result:
         part = slice(first, last)
         job = Job(
             samples=last - first,
@@ -312,6 +327,7 @@ class Sampler:
             collect_params=collect,
             threads=self._threads,
             last_number=until,
+            lookahead=self._lookahead,
         )
         return self.backend.run(job)
 
@@ -332,18 +348,19 @@ class Sampler:
                 ) from error
         return [(b, np.stack([image[v] for image in images])) for v, b in buffers.items()]
 
-    def _collect(self, request: Request, first: int, last: int, until: int | None = None) -> torch.Tensor:
-        result = self._run(request, first, last, collect=True, until=until)
+    def _collected(self, result: Result) -> torch.Tensor:
         channels, height, width = self.shape
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        out = torch.full((last - first, self.likelihood.parameters(channels), height * width), torch.nan, dtype=dtype)
-        for needed, values in zip(self.likelihood.needs(channels), result.params, strict=True):
+        images = len(result.images)
+        out = torch.full((images, self.likelihood.parameters(channels), height * width), torch.nan, dtype=dtype)
+        for needed, values in zip(self.likelihood.needs(channels), result.params or [], strict=True):
             done = values.shape[1]
             out[:, needed, :done] = torch.from_numpy(np.ascontiguousarray(values)).transpose(1, 2).to(dtype)
-        return out.reshape(last - first, -1, height, width)
+        return out.reshape(images, -1, height, width)
 
-    def _note(self, images: int, seconds: float, batch: int) -> None:
-        last = getattr(self.backend, "stats", {}) or {}
+    def _note(self, images: int, seconds: float, batch: int, runs: list[dict[str, Any]]) -> None:
+        last = runs[-1] if runs else {}
+        plain = len(np.unique(self.program.tasks[:, 0])) * images
         seconds = max(seconds, 1e-9)
         pixels = self.shape[1] * self.shape[2]
         self.stats = Stats(
@@ -358,6 +375,10 @@ class Sampler:
             bytes_per_image=int(last.get("bytes_per_image", self.program.bytes_per_image(self.dtype.itemsize))),
             threads=int(last.get("threads", torch.get_num_threads())),
             batch=batch,
+            forecasts=sum(run.get("forecasts", 0) for run in runs),
+            forecasts_accepted=sum(run.get("forecasts_accepted", 0) for run in runs),
+            evaluations=sum(run["evaluations"] for run in runs) if "evaluations" in last else plain,
+            plain_evaluations=plain,
             _limit=self._limit,
         )
 
@@ -377,7 +398,7 @@ class Sampler:
                 problem, len(images), 0, None, condition, 1.0, "exact", images, torch.ones((), dtype=torch.bool), None
             )
             until = self._check_length(len(images))
-            stepped = self._collect(request, 0, len(images), until).to(torch.float64)
+            stepped = self._collected(self._run(request, 0, len(images), collect=True, until=until)).to(torch.float64)
             done = torch.isfinite(stepped) | ~torch.isfinite(dense)
             count = (until or problem.numbers) // self.shape[0]
             done.reshape(*done.shape[:2], -1)[:, :, count:] = False
