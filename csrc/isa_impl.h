@@ -7,6 +7,8 @@
 #include "contraction.h"
 #include "narrow.h"
 #include "gumbel.h"
+#include "ops_planes.h"
+#include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
 #define PF_ENTRY(name, arguments) &elementwise<&op_##name, arguments>,
@@ -29,6 +31,8 @@ static const KernelTable kTable = {
     kElementwise,
     &noise,
     &gumbel_argmax,
+    kMixtureLoss<F>,
+    kMixtureLoss<double>,
 };
 
 const KernelTable& table() { return kTable; }
