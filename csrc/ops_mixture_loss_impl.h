@@ -4,42 +4,54 @@
 // Included inside an instruction set's namespace, after vec_math.h and ops_planes.h. V is a vector of floats, or one
 // double.
 
-// exp(x) and 1 - exp(x), both to the last bits, for x <= 88; exp(x) is 0 where it would be denormal.
-template <class V>
-struct Power {
-    V value;
-    V rest;
-};
-
-PF_INLINE Power<F> power(F x) {
-    const Reduced e = reduce_exponent(max(splat(-87.0f), min(splat(88.0f), x)));
-    const F scale = power_of_two(e.n);
-    const F value = fma(scale, e.p, scale);
-    return {x < -87.0f ? splat(0.0f) : value, fma(-scale, e.p, 1.0f - scale)};
+// For x <= 88, each within 2 ulp: exp(x), and 1 - exp(x).
+PF_INLINE F power(F x) {
+    const Reduced e = reduce_exponent(max(splat(-1000.0f), x));
+    return scaled(1.0f + e.p, e.n);
 }
-PF_INLINE Power<double> power(double x) { return {exp_double(x), -std::expm1(x)}; }
+struct Decay {
+    F value;
+    F rest;
+};
+PF_INLINE Decay decay(F x) {
+    const Reduced e = reduce_exponent(max(splat(-1000.0f), -x));
+    const F scale = scaled(splat(1.0f), e.n);
+    return {fma(scale, e.p, scale), fma(-scale, e.p, 1.0f - scale)};
+}
+PF_INLINE F tangent(F x) {
+    const F rest = decay(2.0f * absolute(x)).rest;
+    return copy_sign(rest / (2.0f - rest), x);
+}
 
-PF_INLINE double fma(double a, double b, double c) { return a * b + c; }
+PF_INLINE double power(double x) { return exp_double(x); }
+struct DoubleDecay {
+    double value;
+    double rest;
+};
+PF_INLINE DoubleDecay decay(double x) { return {exp_double(-x), -std::expm1(-x)}; }
+PF_INLINE double tangent(double x) { return std::tanh(x); }
 PF_INLINE double logarithm(double x) { return log_double(x); }
-PF_INLINE double hyperbolic_tangent(double x) { return std::tanh(x); }
 
 template <class V>
 PF_INLINE V constant(double x) {
     return V{} + static_cast<typename Lanes<V>::Number>(x);
 }
 
-constexpr double kLogScaleFloor = -7.0;
+constexpr float kLogScaleFloor = -7.0f;
 
 template <class Number>
 struct LevelConstants {
     Number last;          // the highest level
     Number inverse_last;
     Number log_width;     // log of a bin's width in [-1, 1]
+    Number tiny, most;    // of a log-width, and of an exponent: limits of this precision
 
     explicit LevelConstants(int64_t levels)
         : last(static_cast<Number>(levels - 1)),
           inverse_last(static_cast<Number>(1.0 / static_cast<double>(levels - 1))),
-          log_width(static_cast<Number>(log_double(2.0 / static_cast<double>(levels - 1)))) {}
+          log_width(static_cast<Number>(log_double(2.0 / static_cast<double>(levels - 1)))),
+          tiny(sizeof(Number) == 4 ? -25 : -40),
+          most(sizeof(Number) == 4 ? 80 : 700) {}
 };
 
 // One channel of the pixels of a tile.
@@ -50,66 +62,66 @@ struct Level {
     decltype(V{} < V{}) lowest, highest;
 };
 
-// Log-probability of a bin under a logistic, and its derivatives.
+// The probability of a bin under a logistic is mass * exp(exponent), where the mass is neither 0 nor large; and the
+// derivatives of its logarithm.
 template <class V>
 struct Bin {
-    V log_probability;
+    V mass;
+    V exponent;
+    V log_mass;  // roughly
     V by_mean;
     V by_log_scale;
 };
 
-// With upper and lower the bin's edges in units of the scale and w = upper - lower, the probability is
-//     (1 - exp(-w)) sigmoid(upper) sigmoid(-lower);
-// exp(-upper), exp(lower) and exp(-w) are one another's products and quotients, so two exponentials give all three.
+// Let near and far be the distances from the mean to the edges of the bin, in units of the scale and negative for the
+// near edge where the mean lies outside, and width = near + far. With E = exp(near), the probability is
+//     sigmoid(near) - sigmoid(-far) = (1 - exp(-width)) E / (1 + E) / (1 + E exp(-width)).
+// The outermost bins have one edge, the near one, and so to say an infinite width.
 template <bool derivatives, class V>
 PF_INLINE Bin<V> bin(V mean, V log_scale, const Level<V>& level,
                      const LevelConstants<typename Lanes<V>::Number>& constants) {
     const V zero = V{}, one = constant<V>(1.0);
-    const auto floored = log_scale < static_cast<typename Lanes<V>::Number>(kLogScaleFloor);
+    const auto floored = log_scale < kLogScaleFloor;
     const V floor = floored ? constant<V>(kLogScaleFloor) : log_scale;
-    const V inverse_scale = power(-floor).value;
+    const V inverse_scale = power(-floor);
     const V half_bin = inverse_scale * constants.inverse_last;
     const V width = half_bin + half_bin;
     const V log_width = constants.log_width - floor;
-    const auto tiny = log_width < -40.0f;  // then 1 - exp(-width) is width, which may underflow
+    const auto edge = level.lowest | level.highest;
+    // Then 1 - exp(-width) is width to the last bit. The product of three that are not tiny is a normal number.
+    const auto tiny = log_width < constants.tiny;
 
     const V centred = level.centre - mean * constants.last;
-    const V above = (centred + one) * half_bin;  // upper
-    const V below = (one - centred) * half_bin;  // -lower
-    const auto left = centred < 0.0f;
-    const V near = left ? above : below, far = left ? below : above;  // near <= far, far > 0
+    const auto upper = level.lowest | ((centred < 0.0f) & (level.highest == 0));  // whether the near edge is the upper one
+    const V side = upper ? one : -one;
+    const V near = (side * centred + one) * half_bin;
+    const V far = width - near;
     const auto inside = near > 0.0f;
-    const Power<V> first = power(inside ? -near : near);
-    const Power<V> second = power(inside ? -far : -width);
-    const V product = first.value * second.value;
-    // exp(-|near|) is first.value; of the other two one is second.value and one the product of both.
-    const V exp_far = inside ? second.value : product;
-    const V exp_width = inside ? product : second.value;
-    const V rest_of_width = inside ? fma(first.value, second.rest, first.rest) : second.rest;
+    const V power_near = power(near > constants.most ? constant<V>(constants.most) : near);
+    const auto of_width = decay(width);
+    const V power_width = edge ? zero : of_width.value;
+    const V rest = edge | tiny ? one : of_width.rest;
 
-    const auto edge = level.lowest | level.highest;
-    const V exp_above = level.highest ? zero : left ? first.value : exp_far;
-    const V exp_below = level.lowest ? zero : left ? exp_far : first.value;
-    const V sum = exp_above + exp_below + exp_above * exp_below;
-    const V reciprocal = 1.0f / (one + sum);  // 1 / ((1 + exp_above) (1 + exp_below))
-    // log(probability) but for the exponents: from the complement where that is the smaller one.
-    const V inner = edge | tiny ? one : rest_of_width;
-    const V complement = edge | tiny ? sum * reciprocal : (sum + exp_width) * reciprocal;
-    const auto probable = complement < 0.5f;
-    const V argument = probable ? one - complement : inner * reciprocal;
-    const V correction = probable ? ((one - argument) - complement) * (one + complement) : zero;
-    const V linear = (level.highest | (above > 0.0f) ? zero : above) + (level.lowest | (below > 0.0f) ? zero : below);
-
+    const V near_term = one + power_near;
+    const V far_power = power_near * power_width;  // exp(-far)
+    const V far_term = one + far_power;
+    const V terms = near_term * far_term;
+    const V log_rest = edge ? zero : log_width;
     Bin<V> out;
-    out.log_probability = linear + logarithm(argument) + correction;
-    out.log_probability += edge ? zero : tiny ? log_width : zero;
+    out.exponent = (inside ? zero : near) + (tiny ? log_rest : zero);
+    out.log_mass = tiny | (log_rest > 0.0f) ? zero : log_rest;
+    const V numerator = inside ? rest * power_near : rest;
     if constexpr (derivatives) {
-        // sigmoid(-above), sigmoid(-below).
-        const V by_above = level.highest ? zero : (above > 0.0f ? exp_above : one) * (reciprocal + exp_below * reciprocal);
-        const V by_below = level.lowest ? zero : (below > 0.0f ? exp_below : one) * (reciprocal + exp_above * reciprocal);
-        const V by_width = edge ? zero : tiny ? one : width * exp_width / rest_of_width;
-        out.by_mean = inverse_scale * (by_below - by_above);
-        out.by_log_scale = floored ? zero : -(above * by_above + below * by_below + by_width);
+        const V shared = one / (terms * rest);
+        const V reciprocal = shared * rest;
+        out.mass = numerator * reciprocal;
+        const V by_near = reciprocal * far_term;                // sigmoid(-near)
+        const V by_far = reciprocal * near_term * far_power;    // sigmoid(-far)
+        const V by_width = tiny ? (edge ? zero : one) : width * power_width * (shared * terms);
+        out.by_mean = side * inverse_scale * (by_far - by_near);
+        out.by_log_scale = floored ? zero : -(near * by_near + far * by_far + by_width);
+    } else {
+        out.mass = numerator / terms;
     }
     return out;
 }
@@ -150,12 +162,6 @@ template <int channels, class V>
 struct Bins {
     Bin<V> of[channels];
     V coefficients[3];  // after tanh: of red on green, of red and of green on blue
-
-    V sum() const {
-        V total = of[0].log_probability;
-        for (int c = 1; c < channels; ++c) total += of[c].log_probability;
-        return total;
-    }
 };
 
 template <bool derivatives, int channels, class V>
@@ -166,8 +172,7 @@ PF_INLINE void component_bins(const Vectors<const typename Lanes<V>::Number>& pa
         for (int kind = 0; kind < component.kinds; ++kind) params.prefetch_next(component.plane(c, kind));
         V mean = load(params.data + component.plane(c, kMean) * params.stride);
         if constexpr (channels == 3) {
-            bins.coefficients[c] = 
-                hyperbolic_tangent(load(params.data + component.plane(c, kCoefficient) * params.stride));
+            bins.coefficients[c] = tangent(load(params.data + component.plane(c, kCoefficient) * params.stride));
             if (c == 1) mean += bins.coefficients[0] * pixels.levels[0].value;
             if (c == 2) {
                 mean += bins.coefficients[1] * pixels.levels[0].value;
@@ -203,9 +208,47 @@ static Prior<V> prior_of(const Vectors<const typename Lanes<V>::Number>& params,
         params.prefetch_next(k);
     }
     Prior<V> out{largest.value, V{}};
-    for (int64_t k = 0; k < mixtures; ++k) out.total += power(load(params.data + k * params.stride) - out.top).value;
+    for (int64_t k = 0; k < mixtures; ++k) out.total += power(load(params.data + k * params.stride) - out.top);
     return out;
 }
+
+// The joint probabilities of component and pixel, relative to the largest: first as mass * exp(exponent), in `masses` and
+// `exponents`; `settle` leaves them in `masses`.
+template <class V>
+struct Joint {
+    using Number = typename Lanes<V>::Number;
+    Number* masses;
+    Number* exponents;
+    Largest<V> largest;
+
+    Joint(Number* scratch, int64_t mixtures) : masses(scratch), exponents(scratch + mixtures * Lanes<V>::count) {}
+
+    template <int channels>
+    void include(int64_t component, V logit, const Bins<channels, V>& bins) {
+        V mass = bins.of[0].mass, exponent = logit + bins.of[0].exponent, log_mass = bins.of[0].log_mass;
+        for (int c = 1; c < channels; ++c) {
+            mass = mass * bins.of[c].mass;
+            exponent = exponent + bins.of[c].exponent;
+            log_mass = log_mass + bins.of[c].log_mass;
+        }
+        store(masses + component * Lanes<V>::count, mass);
+        store(exponents + component * Lanes<V>::count, exponent);
+        largest.include(exponent + log_mass);
+    }
+
+    // Their sum.
+    V settle(int64_t mixtures) {
+        const V best = largest.finite();
+        V total = V{};
+        for (int64_t k = 0; k < mixtures; ++k) {
+            Number* const mass = masses + k * Lanes<V>::count;
+            const V probability = load(mass) * power(load(exponents + k * Lanes<V>::count) - best);
+            store(mass, probability);
+            total += probability;
+        }
+        return total;
+    }
+};
 
 template <int channels, class V>
 static void mixture_loss_tile(const MixtureLoss& task, const TilePixels<Lanes<V>::count>& tile,
@@ -215,26 +258,22 @@ static void mixture_loss_tile(const MixtureLoss& task, const TilePixels<Lanes<V>
     const LevelConstants<Number> constants(task.levels);
     Number levels[channels * lanes], nats_scratch[lanes];
     const Pixels<channels, V> pixels(read_planes(task.x, tile.in(task.x), channels, levels), constants);
-    Number* const scores = scratch;
-    const auto params = read_planes(task.params, tile.in(task.params), Component<channels>{task.mixtures, 0}.plane(channels, 0),
-                                    scratch + task.mixtures * lanes);
+    const int64_t planes = Component<channels>{task.mixtures, 0}.plane(channels, 0);
+    const auto params =
+        read_planes(task.params, tile.in(task.params), planes, scratch + 2 * task.mixtures * lanes);
 
     const Prior<V> prior = prior_of<V>(params, task.mixtures);
-    Largest<V> largest;
+    Joint<V> joint(scratch, task.mixtures);
     Bins<channels, V> bins;
     for (int64_t k = 0; k < task.mixtures; ++k) {
         component_bins<false>(params, {task.mixtures, k}, pixels, constants, bins);
-        const V score = load(params.data + k * params.stride) - prior.top + bins.sum();
-        store(scores + k * lanes, score);
-        largest.include(score);
+        joint.include(k, load(params.data + k * params.stride) - prior.top, bins);
     }
-    const V best = largest.finite();
-    V total = V{};
-    for (int64_t k = 0; k < task.mixtures; ++k) total += power(load(scores + k * lanes) - best).value;
+    const V total = joint.settle(task.mixtures);
 
     const auto offsets = tile.in(task.nats);
     const Vectors<Number> nats = destination(task.nats, offsets, nats_scratch);
-    store(nats.data, logarithm(prior.total) - (best + logarithm(total)) + pixels.valid);
+    store(nats.data, logarithm(prior.total) - (joint.largest.finite() + logarithm(total)) + pixels.valid);
     write_planes(task.nats, offsets, 1, tile.count, nats, nats_scratch);
 }
 
@@ -247,53 +286,44 @@ static void mixture_loss_gradient_tile(const MixtureLoss& task, const TilePixels
     const int64_t planes = Component<channels>{task.mixtures, 0}.plane(channels, 0);
     Number levels[channels * lanes], upstream_scratch[lanes];
     const Pixels<channels, V> pixels(read_planes(task.x, tile.in(task.x), channels, levels), constants);
-    Number* const scores = scratch;
-    Number* const gradient_scratch = scratch + task.mixtures * lanes;
+    Number* const own = scratch + 2 * task.mixtures * lanes;  // derivatives of each component's log-probability
+    Number* const gradient_scratch = own + planes * lanes;
     const auto params = read_planes(task.params, tile.in(task.params), planes, gradient_scratch + planes * lanes);
     const auto upstream = read_planes(task.nats_gradient, tile.in(task.nats_gradient), 1, upstream_scratch);
     const auto offsets = tile.in(task.gradient);
     const Vectors<Number> gradient = destination(task.gradient, offsets, gradient_scratch);
 
-    // First the derivatives of each component's own log-probability, then their weights.
     const Prior<V> prior = prior_of<V>(params, task.mixtures);
-    Largest<V> largest;
+    Joint<V> joint(scratch, task.mixtures);
     Bins<channels, V> bins;
     for (int64_t k = 0; k < task.mixtures; ++k) {
         const Component<channels> component{task.mixtures, k};
         component_bins<true>(params, component, pixels, constants, bins);
-        const V score = load(params.data + k * params.stride) - prior.top + bins.sum();
-        store(scores + k * lanes, score);
-        largest.include(score);
+        joint.include(k, load(params.data + k * params.stride) - prior.top, bins);
         for (int c = 0; c < channels; ++c) {
             for (int kind = 0; kind < component.kinds; ++kind) gradient.prefetch_next(component.plane(c, kind));
-            store(gradient.data + component.plane(c, kMean) * gradient.stride, bins.of[c].by_mean);
-            store(gradient.data + component.plane(c, kLogScale) * gradient.stride, bins.of[c].by_log_scale);
+            store(own + component.plane(c, kMean) * lanes, bins.of[c].by_mean);
+            store(own + component.plane(c, kLogScale) * lanes, bins.of[c].by_log_scale);
             if constexpr (channels == 3) {
                 const V slope = 1.0f - bins.coefficients[c] * bins.coefficients[c];
                 const V by_mean = bins.of[c == 0 ? 1 : 2].by_mean;  // of the channel that the coefficient moves
                 const V value = pixels.levels[c == 2 ? 1 : 0].value;
-                store(gradient.data + component.plane(c, kCoefficient) * gradient.stride, by_mean * value * slope);
+                store(own + component.plane(c, kCoefficient) * lanes, by_mean * value * slope);
             }
         }
     }
-    const V best = largest.finite();
-    V total = V{};
-    for (int64_t k = 0; k < task.mixtures; ++k) {
-        const V weight = power(load(scores + k * lanes) - best).value;
-        store(scores + k * lanes, weight);
-        total += weight;
-    }
+    const V total = joint.settle(task.mixtures);
     const V outer = load(upstream.data) + pixels.valid;
+    const V outer_prior = outer / prior.total, outer_posterior = outer / total;
     for (int64_t k = 0; k < task.mixtures; ++k) {
         const Component<channels> component{task.mixtures, k};
-        const V posterior = load(scores + k * lanes) / total;
-        const V chosen = power(load(params.data + k * params.stride) - prior.top).value / prior.total;
-        store(gradient.data + k * gradient.stride, outer * (chosen - posterior));
-        const V weight = -outer * posterior;
+        const V weight = load(joint.masses + k * lanes) * outer_posterior;
+        const V chosen = power(load(params.data + k * params.stride) - prior.top) * outer_prior;
+        store(gradient.data + k * gradient.stride, chosen - weight);
         for (int c = 0; c < channels; ++c) {
-            for (int kind = 0; kind < Component<channels>::kinds; ++kind) {
-                Number* const at = gradient.data + component.plane(c, kind) * gradient.stride;
-                store(at, load(at) * weight);
+            for (int kind = 0; kind < component.kinds; ++kind) {
+                const int64_t plane = component.plane(c, kind);
+                store(gradient.data + plane * gradient.stride, -weight * load(own + plane * lanes));
             }
         }
     }
@@ -323,7 +353,7 @@ static void mixture_loss_tiles(const MixtureLoss& task, int64_t first, int64_t e
 template <class V>
 static int64_t mixture_loss_scratch_bytes(const MixtureLoss& task) {
     const int64_t planes = (task.channels == 3 ? 10 : 3) * task.mixtures;
-    return (task.mixtures + 2 * planes) * static_cast<int64_t>(sizeof(V));
+    return (2 * task.mixtures + 3 * planes) * static_cast<int64_t>(sizeof(V));
 }
 
 template <class V>
