@@ -23,6 +23,7 @@ PF_INLINE F tangent(F x) {
     return copy_sign(rest / (2.0f - rest), x);
 }
 
+PF_INLINE double fma(double a, double b, double c) { return a * b + c; }
 PF_INLINE double power(double x) { return exp_double(x); }
 struct DoubleDecay {
     double value;
@@ -42,13 +43,14 @@ constexpr float kLogScaleFloor = -7.0f;
 template <class Number>
 struct LevelConstants {
     Number last;          // the highest level
-    Number inverse_last;
+    Number inverse_last, inverse_rest;  // their sum is 1 / last: one Number alone is off by a whole rounding error
     Number log_width;     // log of a bin's width in [-1, 1]
     Number tiny, most;    // of a log-width, and of an exponent: limits of this precision
 
     explicit LevelConstants(int64_t levels)
         : last(static_cast<Number>(levels - 1)),
           inverse_last(static_cast<Number>(1.0 / static_cast<double>(levels - 1))),
+          inverse_rest(static_cast<Number>(1.0 / static_cast<double>(levels - 1) - static_cast<double>(inverse_last))),
           log_width(static_cast<Number>(log_double(2.0 / static_cast<double>(levels - 1)))),
           tiny(sizeof(Number) == 4 ? -25 : -40),
           most(sizeof(Number) == 4 ? 80 : 700) {}
@@ -84,7 +86,7 @@ PF_INLINE Bin<V> bin(V mean, V log_scale, const Level<V>& level,
     const auto floored = log_scale < kLogScaleFloor;
     const V floor = floored ? constant<V>(kLogScaleFloor) : log_scale;
     const V inverse_scale = power(-floor);
-    const V half_bin = inverse_scale * constants.inverse_last;
+    const V half_bin = fma(inverse_scale, constant<V>(constants.inverse_last), inverse_scale * constants.inverse_rest);
     const V width = half_bin + half_bin;
     const V log_width = constants.log_width - floor;
     const auto edge = level.lowest | level.highest;

@@ -1,8 +1,8 @@
 """The loss of discretized logistic mixtures and its gradient on a GPU: one program for a block of pixels.
 
-A loop over the components keeps running sums, so that registers do not grow with their number. The gradient goes over them
-twice: once for the pixel's probability, once for the derivatives. Arithmetic is float32, or float64 for float64 parameters.
-The mathematics is that of the CPU kernels (`csrc/ops_mixture_loss_impl.h`).
+A loop over the components keeps running sums, so that registers do not grow with their number. The gradient goes over
+them twice: once for the pixel's probability, once for the derivatives. Arithmetic is float32, or float64 for float64
+parameters. The mathematics is that of the CPU kernels (`csrc/ops_mixture_loss_impl.h`).
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def mixture_nll_backward_kernel(
             own, shift, _, by_mean, by_scale = _bin(means[c], log_scale, (red, green, blue)[c], last)
             mass *= own
             exponent += shift
-            by_means = by_means + (by_mean,)
-            by_scales = by_scales + (by_scale,)
+            by_means = by_means + (by_mean,)  # noqa: RUF005 (Triton has no unpacking)
+            by_scales = by_scales + (by_scale,)  # noqa: RUF005
         weight = outer * (mass * _exp(exponent) / total)
         _write(gradient, k, gradient_plane, mask, outer * (_exp(logit) / prior) - weight)
         for c in tl.static_range(CHANNELS):
@@ -156,7 +156,7 @@ def _write(base, plane, stride, mask, value):
 
 @triton.jit
 def _levels(x, stride, mask, last, CHANNELS: tl.constexpr):
-    """2 level - last of each channel (that of red where there is one channel), and NaN where one is no level, else 0."""
+    """2 level - last of each channel (of red where there is one only); NaN where one of them is no level, else 0."""
     number = last.dtype
     red = tl.load(x, mask=mask, other=0).to(number)
     valid = (red >= 0) & (red <= last)
@@ -269,7 +269,7 @@ def _bin(mean, log_scale, centre, last):
 
 @triton.jit
 def _reduced(x):
-    """n and p with exp(x) = 2^n (1 + p), for float32 x of magnitude up to 100: nearer than the hardware's own exponential.
+    """n and p with exp(x) = 2^n (1 + p), for float32 x from -100 to 100: nearer than the hardware's own exponential.
 
     The polynomial is that of `csrc/vec_math.h`.
     """

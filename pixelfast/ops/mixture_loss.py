@@ -1,7 +1,7 @@
 """The loss of discretized logistic mixtures as one operation, forward and backward one pass each.
 
-On the CPU it is C++ (`csrc/ops_mixture_loss_impl.h`), on a GPU Triton (`kernels/mixture_loss.py`). Nothing is kept for the
-backward pass but the arguments: it computes what it needs again.
+On the CPU it is C++ (`csrc/ops_mixture_loss_impl.h`), on a GPU Triton (`kernels/mixture_loss.py`). Nothing is kept for
+the backward pass but the arguments: it computes what it needs again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def mixture_nll(params: Tensor, x: Tensor, *, levels: int = 256) -> Tensor:
     """Negative log-likelihood of pixels under a discretized logistic mixture, in nats.
 
-    Salimans et al., "PixelCNN++", ICLR 2017, equations 1 to 3, as `DiscretizedLogisticMixture` describes it. Computed in
-    float32, or in float64 for float64 `params`; under autocast too, which does not cast the arguments. Differentiable
-    once in `params`; the gradient has their dtype. The same result for any strides and any number of threads.
+    Salimans et al., "PixelCNN++", ICLR 2017, equations 1 to 3, as `DiscretizedLogisticMixture` describes it. Computed
+    in float32, or in float64 for float64 `params`; under autocast too, which does not cast the arguments.
+    Differentiable once in `params`; the gradient has their dtype. The same result for any strides and any number of
+    threads.
 
     Args:
         params: (N, 10 M, H, W) for images of three channels, (N, 3 M, H, W) for one; float32, float64, float16 or
@@ -80,7 +81,10 @@ def _triton() -> Any:
 
 
 @torch.library.custom_op(
-    "pixelfast::mixture_nll", mutates_args=(), device_types="cpu", schema="(Tensor params, Tensor x, int levels) -> Tensor"
+    "pixelfast::mixture_nll",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor params, Tensor x, int levels) -> Tensor",
 )
 def _nll(params: Tensor, x: Tensor, levels: int) -> Tensor:
     return _cpu().mixture_nll(params, x, levels)
