@@ -35,11 +35,11 @@ def case(channels, mixtures, shape, dtype=torch.float64, levels=256, spread=1.0,
 
 def extreme_case(channels, dtype=torch.float64, seed=0):
     """Log-scales from -20 to 20, means outside of the range too, strong coefficients, logits far apart."""
-    params, x, upstream = case(channels, 4, (4, 9, 9), seed=seed)
+    params, x, upstream = case(channels, 4, (8, 24, 24), seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     kinds = 3 if channels == 3 else 2
     params[:, :4] *= 10
-    blocks = params[:, 4:].view(4, channels, kinds, 4, 9, 9)
+    blocks = params[:, 4:].view(8, channels, kinds, 4, 24, 24)
     blocks[:, :, 1] = 40 * torch.rand(blocks[:, :, 1].shape, generator=generator, dtype=torch.float64) - 20
     blocks[:, :, 2:] *= 5
     return params.to(dtype), x, upstream
