@@ -114,7 +114,7 @@ def mixture_nll_backward_kernel(
         logit = _read(params, k, params_plane, mask, number) - top
         means, tangents = _means(params, params_plane, mask, mixtures, k, red, green, last, CHANNELS)
         mass = prior * 0.0 + 1.0
-        exponent = logit - best
+        exponent = logit
         by_means, by_scales = (), ()
         for c in tl.static_range(CHANNELS):
             log_scale = _read(params, mixtures * (2 + c * kinds) + k, params_plane, mask, number)
@@ -123,7 +123,8 @@ def mixture_nll_backward_kernel(
             exponent += shift
             by_means = by_means + (by_mean,)  # noqa: RUF005 (Triton has no unpacking)
             by_scales = by_scales + (by_scale,)  # noqa: RUF005
-        weight = outer * (mass * _exp(exponent) / total)
+        # As in the sums: an exponent rounded in another way would give another probability.
+        weight = outer * (mass * _exp(exponent - best) / total)
         _write(gradient, k, gradient_plane, mask, outer * (_exp(logit) / prior) - weight)
         for c in tl.static_range(CHANNELS):
             first = mixtures * (1 + c * kinds) + k

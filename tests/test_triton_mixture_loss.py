@@ -28,8 +28,8 @@ def test_float64_is_the_reference(tmp_path):
         (*case(channels, mixtures, shape, levels=levels), levels)
         for channels, mixtures, shape, levels in [
             (3, 1, (1, 1, 1), 256),
-            (3, 3, (2, 3, 7), 256),
-            (1, 3, (2, 3, 7), 256),
+            (3, 3, (2, 3, 5), 256),
+            (1, 3, (2, 3, 5), 256),
             (3, 2, (1, 5, 9), 2),
             (1, 10, (1, 2, 2), 5),
         ]
@@ -41,10 +41,11 @@ def test_float64_is_the_reference(tmp_path):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_float32_errors_are_near_those_of_torch(tmp_path, channels):
-    extreme = (tensor[:1, ..., :16, :16] for tensor in extreme_case(channels, torch.float32))
-    cases = [(*case(channels, 3, (1, 16, 16), torch.float32), 256), (*extreme, 256)]
+def test_float32_errors_are_near_those_of_torch(tmp_path):
+    cases = []
+    for channels in (1, 3):
+        extreme = (tensor[:1, ..., :12, :12] for tensor in extreme_case(channels, torch.float32))
+        cases += [(*case(channels, 3, (1, 12, 12), torch.float32), 256), (*extreme, 256)]
     for arguments, got in zip(cases, interpreted(cases, tmp_path), strict=True):
         params, *others = arguments
         truth = run(mixture_nll_reference, params.double(), *others)
@@ -52,16 +53,16 @@ def test_float32_errors_are_near_those_of_torch(tmp_path, channels):
 
 
 def test_strides_types_and_values_that_are_no_levels(tmp_path):
-    params, x, upstream = case(3, 2, (2, 5, 7), torch.float32)
-    larger = torch.zeros(3, 25, 5, 14)
+    params, x, upstream = case(3, 2, (2, 3, 5), torch.float32)
+    larger = torch.zeros(3, 25, 3, 10)
     larger[1:, 3:-2, :, ::2] = params
     bad = x.clone()
-    bad[1, 2, 3, 4] = 256
+    bad[1, 2, 1, 4] = 256
     plain, strided, last, bytes_, half, sick = interpreted(
         [
             (params, x, upstream, 256),
             (larger[1:, 3:-2, :, ::2], x.transpose(2, 3).contiguous().transpose(2, 3), upstream, 256),
-            (params.contiguous(memory_format=torch.channels_last), x, torch.ones(()).expand(2, 5, 7), 256),
+            (params.contiguous(memory_format=torch.channels_last), x, torch.ones(()).expand(2, 3, 5), 256),
             (params, x.to(torch.uint8), upstream, 256),
             (params.half(), x, upstream, 256),
             (params, bad, upstream, 256),
@@ -77,7 +78,7 @@ def test_strides_types_and_values_that_are_no_levels(tmp_path):
     expected = run(mixture_nll_reference, params.half(), x, upstream)
     torch.testing.assert_close(half[0], expected[0])
     torch.testing.assert_close(half[1], expected[1], rtol=2e-3, atol=1e-6)
-    assert sick[0].isnan().nonzero().tolist() == [[1, 3, 4]]
+    assert sick[0].isnan().nonzero().tolist() == [[1, 1, 4]]
     assert torch.equal(sick[1].isnan(), sick[0].isnan().unsqueeze(1).expand_as(sick[1]))
 
 
