@@ -62,8 +62,15 @@ BufferSpec read_buffer(const py::handle& object, Owners& owners) {
     return out;
 }
 
+Precision precision_of(const std::string& name) {
+    if (name == "float32") return Precision::float32;
+    if (name == "bfloat16") return Precision::bfloat16;
+    if (name == "int8") return Precision::int8;
+    throw std::invalid_argument("precision must be float32, bfloat16 or int8");
+}
+
 ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
-    const py::tuple fields = tuple_of(object, 7, "a contraction");
+    const py::tuple fields = tuple_of(object, 8, "a contraction");
     ContractionSpec out;
     out.result = fields[0].cast<int32_t>();
     out.columns = fields[1].cast<int32_t>();
@@ -87,7 +94,8 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
         out.patterns.push_back(std::move(segments));
     }
     out.pattern_of_site = to_vector<int32_t>(fields[5]);
-    out.narrow = fields[6].cast<bool>();
+    out.precision = precision_of(fields[6].cast<std::string>());
+    if (!fields[7].is_none()) out.scales = checked<double>(fields[7], {out.columns}, "scales", owners);
     return out;
 }
 
@@ -165,12 +173,6 @@ KernelSpec read_kernel(const py::handle& object, Owners& owners) {
                               store[3].cast<int32_t>(), store[4].cast<int32_t>(), store[5].cast<int32_t>()});
     }
     return out;
-}
-
-Precision precision_of(const std::string& name) {
-    if (name == "float32") return Precision::float32;
-    if (name == "bfloat16") return Precision::bfloat16;
-    throw std::invalid_argument("precision must be float32 or bfloat16");
 }
 
 Head read_head(const py::tuple& fields, int64_t channels) {

@@ -156,6 +156,7 @@ private:
 
     std::vector<const float*> sources_;  // (terms, kChunkRows)
     std::vector<const Narrow*> narrow_sources_;
+    std::vector<const Code*> code_sources_;
     Storage<float> row_;                 // registers and temporaries of one row
     std::vector<float*> registers_;
 };

@@ -203,9 +203,12 @@ def test_given_numbers(head: str, mode: str, share: float) -> None:
 def test_conditions(kind: dict[str, int]) -> None:
     for shape in ((1, 6, 13), (3, 4, 9)):
         sampler = compiled(gated(shape, **kind))
-        example = {"classes": lambda: torch.tensor([0, 2, 1, 1]), "vector_condition": lambda: torch.randn(4, 3)}.get(
-            next(iter(kind)), lambda: torch.randn(4, 2, *shape[1:])
-        )()
+        examples = {
+            "classes": torch.tensor([0, 2, 1, 1]),
+            "vector_condition": torch.randn(4, 3),
+            "spatial_condition": torch.randn(4, 2, *shape[1:]),
+        }
+        example = examples[next(iter(kind))]
         assert_same_bits(sampler, 4, condition=example)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from pixelfast.backends.base import Job, Result
 from pixelfast.bench.text import Column, table
-from pixelfast.precision import narrow_kernels
+from pixelfast.precision import LOW_PRECISION, narrow_kernels
 from pixelfast.problem import Problem
 from pixelfast.program import Program
 from pixelfast.sampler import Sampler
@@ -79,7 +79,7 @@ def profile(sampler: Sampler, problem: Problem, batch: int) -> Profile | None:
     measured = profiled.backend.stats.get("profile")
     if measured is None:
         return None
-    narrow = narrow_kernels(sampler.program) if sampler.dtype == torch.bfloat16 else frozenset()
+    narrow = narrow_kernels(sampler.program) if sampler.dtype in LOW_PRECISION else frozenset()
     entries = [_entry(sampler, item, batch, narrow) for item in measured if item["tasks"]]
     return Profile(batch, stats.backend, stats.dtype, stats.seconds, entries)
 
@@ -92,7 +92,7 @@ def _entry(sampler: Sampler, item: dict[str, Any], batch: int, narrow: frozenset
         counts = sampler.program.tasks[sampler.program.tasks[:, 1] == kernel, 3]
         group = "rows" if counts.mean() >= ROW_SITES else "pixels"
         flops, weights = kernel_work(sampler.program, kernel)
-    weight_size = torch.bfloat16.itemsize if kernel in narrow else torch.float32.itemsize
+    weight_size = sampler.dtype.itemsize if kernel in narrow else torch.float32.itemsize
     return Entry(
         kernel=kernel,
         name=name,
