@@ -88,7 +88,7 @@ def largest_tile(isa: str, precision: str) -> tuple[int, int]:
 def time_tiles(
     isa: str, precision: str, rows: int, vectors: int, channels: int, bytes: int
 ) -> tuple[float, int]:
-    """Seconds of multiplying about `bytes` of weights by tiles of this size on one thread, and the number of weights."""
+    """Seconds of multiplying about `bytes` of weights by such tiles on one thread, and the number of weights."""
 
 def elementwise_names() -> dict[str, int]:
     """Elementwise operations and how many arguments each takes."""
