@@ -25,6 +25,7 @@ void require(bool condition, const Parts&... parts) {
 
 constexpr int64_t kMostFloats = int64_t{1} << 40;
 constexpr int64_t kMostNumbers = int64_t{1} << 32;
+constexpr int64_t kMostEntries = int64_t{1} << 30;
 constexpr int64_t kParallelPacking = int64_t{1} << 16;  // floats below which threads cost more than they save
 
 bool in_range(int64_t index, size_t size) { return index >= 0 && index < static_cast<int64_t>(size); }
@@ -69,7 +70,7 @@ public:
         require(spec_.lookahead >= 1 && spec_.lookahead <= spec_.channels * spec_.width, "steps of ", spec_.lookahead,
                 " numbers cannot be merged within an image row");
         out_.lookahead = spec_.lookahead;
-        out_.tables = spec_.tables;
+        lay_out_tables();
         lay_out_buffers();
         out_.kernels.resize(spec_.kernels.size());
         for (size_t k = 0; k < spec_.kernels.size(); ++k) {
@@ -82,6 +83,25 @@ public:
     }
 
 private:
+    void lay_out_tables() {
+        int64_t entries = 0;
+        for (const std::vector<int32_t>& table : spec_.tables) {
+            first_entry_.push_back(entries);
+            entries += static_cast<int64_t>(table.size());
+        }
+        require(entries < kMostEntries, "the tables are too large");
+        for (const std::vector<int32_t>& table : spec_.tables)
+            out_.tables.insert(out_.tables.end(), table.begin(), table.end());
+        if (spec_.lookahead == 1) return;
+        out_.ahead = static_cast<int32_t>(entries);
+        require(spec_.ahead_tables.size() == spec_.tables.size(), "there must be as many tables for merged steps");
+        for (size_t t = 0; t < spec_.tables.size(); ++t) {
+            require(spec_.ahead_tables[t].size() == spec_.tables[t].size(), "table ", t,
+                    " for merged steps must be as long as the other");
+            out_.tables.insert(out_.tables.end(), spec_.ahead_tables[t].begin(), spec_.ahead_tables[t].end());
+        }
+    }
+
     void lay_out_buffers() {
         int64_t image = 0, constant = 0, longest = 0;
         const std::vector<Readers> readers = readers_of_buffers();
@@ -174,13 +194,16 @@ private:
     }
 
     const int32_t* table(int32_t index, int64_t length, const Slots& slots) const {
-        require(in_range(index, out_.tables.size()), kernel_, "no table ", index);
-        const std::vector<int32_t>& values = out_.tables[index];
-        require(static_cast<int64_t>(values.size()) == length, kernel_, "table ", index, " has ", values.size(),
-                " entries, not ", length);
-        for (const int32_t slot : values)
-            require(slot >= -1 && slot < slots.slots, kernel_, "table ", index, " leaves its buffer");
-        return values.data();
+        require(in_range(index, spec_.tables.size()), kernel_, "no table ", index);
+        const int64_t entries = static_cast<int64_t>(spec_.tables[index].size());
+        require(entries == length, kernel_, "table ", index, " has ", entries, " entries, not ", length);
+        const int32_t* values = out_.tables.data() + first_entry_[index];
+        for (int64_t i = 0; i < length; ++i) {
+            const int32_t slot = values[i], slot_ahead = values[i + out_.ahead];
+            require(slot >= -1 && slot < slots.slots && slot_ahead >= -1 && slot_ahead < slots.slots, kernel_, "table ",
+                    index, " leaves its buffer");
+        }
+        return values;
     }
 
     void compile_kernel(const KernelSpec& spec, CompiledKernel& kernel) {
@@ -631,6 +654,7 @@ private:
 
     const ProgramSpec& spec_;
     CompiledProgram out_;
+    std::vector<int64_t> first_entry_;            // of each table
     std::string kernel_;                          // what is being compiled, for messages
     std::vector<std::vector<uint8_t>> written_;   // by register and channel
     int64_t row_floats_ = 0;

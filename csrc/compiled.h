@@ -118,8 +118,10 @@ struct CompiledProgram {
     const KernelTable* isa = nullptr;
     int64_t channels = 0, height = 0, width = 0;
     int64_t lookahead = 1;  // consecutive steps of an image row that may be merged
+    // A table's entries where steps are merged lie so far behind its entries.
+    int32_t ahead = 0;
     std::vector<Slots> buffers;
-    std::vector<std::vector<int32_t>> tables;
+    std::vector<int32_t> tables;  // one after the other
     std::vector<CompiledKernel> kernels;
     std::vector<Task> tasks;
     std::vector<Run> runs;

@@ -109,9 +109,11 @@ struct Crew {
             members.push_back(std::make_unique<Member>(call, *teams.back(), first, tasks ? thread : 0));
             // The rows of several images share their weights already: to add rows would cost what it saves.
             if (last - first != 1 || request.lookahead == 1 || call.program.lookahead == 1) continue;
-            if (new_team)
+            if (new_team) {
+                teams.back()->ahead = call.ahead[first] = call.program.ahead;
                 forecasters.push_back(std::make_unique<Forecaster>(call, steps, *teams.back(),
                                                                    members.back()->sampler, first));
+            }
             members.back()->forecaster = forecasters.back().get();
         }
     }

@@ -113,6 +113,7 @@ struct ProgramSpec {
     std::vector<double> input_table;  // (channels, levels) or empty
     std::vector<OutputSpec> outputs;  // by channel
     int64_t lookahead = 1;            // consecutive steps of an image row that may be merged
+    std::vector<std::vector<int32_t>> ahead_tables;  // the tables to use then
     Head head{};
 };
 

@@ -211,7 +211,7 @@ void Worker::add(const Run& run, int64_t image) {
         const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
         if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
         spans_.back().count += count;
-        std::copy_n(sites + done, count, site_.begin() + rows_);
+        for (int64_t i = 0; i < count; ++i) site_[rows_ + i] = sites[done + i] + team_.ahead;
         std::fill_n(arena_.begin() + rows_, count, arena);
         rows_ += count;
         done += static_cast<int32_t>(count);

@@ -42,6 +42,7 @@ class Engine:
         outputs: Sequence[tuple[int, int]],
         head: tuple[str, int, int],
         lookahead: int,
+        ahead_tables: list[Any],
     ) -> None: ...
     def run(
         self,

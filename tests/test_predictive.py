@@ -229,6 +229,8 @@ def test_random_networks(drawn: Drawn) -> None:
 def test_slots_kept_too_short_would_be_seen() -> None:
     """More steps merged than slots are kept for give other bits: the comparison above can fail."""
     sampler = compiled(gated((1, 4, 40)))
+    for number, (usual, ahead) in enumerate(zip(sampler.program.tables, sampler.program.ahead_tables, strict=True)):
+        assert ((usual < 0) == (ahead < 0)).all(), number
     careless = dataclasses.replace(sampler.program, lookahead=40)
     sampler.backend = CpuBackend(careless, sampler.likelihood)
     with pytest.raises(AssertionError):
@@ -250,7 +252,7 @@ def test_slots_are_kept_while_steps_may_be_merged(name: str) -> None:
     graph = made.graph
     row = graph.shape[2] * graph.channels
     assert made.lookahead == graph.channels * min(LOOKAHEAD, graph.shape[2])
-    for value, slots in made.slots.items():
+    for value, slots in made.ahead_slots.items():
         writer = made.groups[made.group_of[value]]
         last = writer.step.astype(np.int64)
         for group in made.groups:
@@ -282,9 +284,12 @@ def test_tasks_of_a_step_are_in_the_order_of_kernels(name: str) -> None:
     [
         lambda p: dataclasses.replace(p, lookahead=0),
         lambda p: dataclasses.replace(p, lookahead=p.shape[0] * p.shape[2] + 1),
+        lambda p: dataclasses.replace(p, ahead_tables=()),
+        lambda p: dataclasses.replace(p, ahead_tables=(p.ahead_tables[0][1:], *p.ahead_tables[1:])),
+        lambda p: dataclasses.replace(p, ahead_tables=tuple(t + 1000 for t in p.ahead_tables)),
         lambda p: dataclasses.replace(p, tasks=p.tasks[np.lexsort((-p.tasks[:, 1], p.tasks[:, 0]))]),
     ],
-    ids=["no step", "more than a row", "kernels out of order"],
+    ids=["no step", "more than a row", "no tables", "a short table", "no such slot", "kernels out of order"],
 )
 def test_malformed_programs_are_refused(damage: Callable[[Any], Any]) -> None:
     sampler = compiled(gated((1, 3, 12)))

@@ -72,6 +72,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
         outputs=[(o.buffer, o.table) for o in program.outputs],
         head=head,
         lookahead=program.lookahead,
+        ahead_tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.ahead_tables],
     )
 
 
