@@ -28,7 +28,8 @@ inline const Narrow* narrow_memory(const float* memory) { return reinterpret_cas
 inline Code* code_memory(float* memory) { return reinterpret_cast<Code*>(memory); }
 inline const Code* code_memory(const float* memory) { return reinterpret_cast<const Code*>(memory); }
 
-// The first `count` channels of a slot, in every form that is kept; all of them where that is codes. Up to a vector past the end of `source` is read.
+// The first `count` channels of a slot, in every form that is kept; all of its channels where that is codes. Up to a
+// vector past the end of `source` is read.
 inline void write_slot(const KernelTable& isa, const Slots& slots, int64_t slot, const float* source, int64_t count,
                        float* memory) {
     if (slots.offset != kNone)
