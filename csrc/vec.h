@@ -53,6 +53,7 @@ PF_INLINE F round_to_zero(F a) { return rounded<_MM_FROUND_TO_ZERO>(a); }
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 }
+PF_INLINE bool any(L mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 // The products of the low halves of each 64-bit lane.
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 // Sums of the products of two neighbours, products that fit 16 bits.
@@ -76,6 +77,7 @@ PF_INLINE F round_to_zero(F a) { return (F)_mm256_round_ps((__m256)a, _MM_FROUND
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
+PF_INLINE bool any(L mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 PF_INLINE I dot_of_pairs(S a, S b) { return (I)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 PF_INLINE void store_lowest_bytes(uint8_t* p, U v) {
@@ -118,6 +120,7 @@ PF_INLINE F round_up(F a) {
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
+PF_INLINE bool any(L mask) { return (mask[0] | mask[1]) != 0; }
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
 PF_INLINE I dot_of_pairs(S a, S b) {
     const S product = a * b;
