@@ -190,8 +190,8 @@ class Program:
     """So many consecutive steps of one image row may be merged: kernel after kernel, each at the sites of all these
     steps. Tasks of a step are then in the order of their kernels."""
     ahead_tables: tuple[np.ndarray, ...] = ()
-    """`tables` where steps are merged: a slot is not written again, within an image row, for `lookahead` steps after its
-    last reading. That takes more slots, which leave the caches sooner where many images are sampled together."""
+    """`tables` where steps are merged: a slot is not written again, within an image row, for `lookahead` steps after
+    its last reading. That takes more slots, which leave the caches sooner where many images are sampled together."""
 
     @property
     def numbers(self) -> int:

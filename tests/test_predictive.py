@@ -212,8 +212,8 @@ def test_conditions(kind: dict[str, int]) -> None:
         assert_same_bits(sampler, 4, condition=example)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_shipped_model(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, "int8"])
+def test_the_shipped_model(dtype: Any) -> None:
     sampler = pixelfast.compile(pixelfast.load(weights(DEFAULT)), backend="cpu", dtype=dtype)
     totals = assert_same_bits(sampler, 8, lookaheads=(None, 2, 8))
     assert totals["forecasts_accepted"] > 0.4 * totals["forecasts"]
