@@ -69,10 +69,11 @@ class _Profiling:
 
 
 def profile(sampler: Sampler, problem: Problem, batch: int) -> Profile | None:
-    """Sample `batch` images once and say where the time went; None for a backend that does not know."""
+    """Sample `batch` images, once to warm up, and say where the time went; None for a backend that does not know."""
     profiled = copy.copy(sampler)
     profiled.backend = _Profiling(sampler.backend)
     condition = problem.batch_condition(None, batch)
+    sampler.sample(batch, condition=condition, batch_size=batch, progress=False)
     profiled.sample(batch, condition=condition, batch_size=batch, progress=False)
     stats = profiled.stats
     assert stats is not None
