@@ -73,8 +73,8 @@ def profile(sampler: Sampler, problem: Problem, batch: int) -> Profile | None:
     profiled = copy.copy(sampler)
     profiled.backend = _Profiling(sampler.backend)
     condition = problem.batch_condition(None, batch)
-    sampler.sample(batch, condition=condition, batch_size=batch, progress=False)
-    profiled.sample(batch, condition=condition, batch_size=batch, progress=False)
+    for _ in range(2):
+        profiled.sample(batch, condition=condition, batch_size=batch, progress=False)
     stats = profiled.stats
     assert stats is not None
     measured = profiled.backend.stats.get("profile")
