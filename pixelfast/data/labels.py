@@ -17,7 +17,7 @@ def as_labels(values: np.ndarray, images: int, where: object) -> Tensor:
     if values.dtype.kind not in "iu" or values.shape not in ((images,), (images, 1)):
         raise ShapeError(
             f"{where} holds {values.dtype} {values.shape} labels for {images} images; "
-            "one integer label per image is needed"
+            "one label per image is needed, an integer"
         )
     if images and not 0 <= int(values.min()) <= int(values.max()) < MAX_CLASSES:
         raise ShapeError(

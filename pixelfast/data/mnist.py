@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from pixelfast.data.idx import read_idx
-from pixelfast.data.labels import as_labels
 from pixelfast.data.splits import SplitName, check_split
 from pixelfast.errors import PixelfastError, ShapeError
 
@@ -45,10 +44,14 @@ def load_mnist(folder: str | Path, split: SplitName) -> Split:
     images = read_idx(images_path)
     if images.dim() != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
         raise ShapeError(f"{images_path} holds {tuple(images.shape)} values; MNIST images are (N, 28, 28)")
-    labels = as_labels(read_idx(labels_path).numpy(), len(images), labels_path)
+    labels = read_idx(labels_path)
+    if labels.shape != images.shape[:1]:
+        raise ShapeError(
+            f"{labels_path} holds {tuple(labels.shape)} labels for {len(images)} images; one label per image is needed"
+        )
     if int(labels.max()) > 9:
         raise ShapeError(f"{labels_path} holds the label {int(labels.max())}; MNIST labels are the digits 0 to 9")
-    return Split(images.unsqueeze(1), labels)
+    return Split(images.unsqueeze(1), labels.long())
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:

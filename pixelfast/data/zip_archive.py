@@ -19,6 +19,7 @@ from pixelfast.errors import PixelfastError
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
 # Deflate makes at most 1,032 bytes of one.
 _DEFLATE_LIMIT = 1032
 
@@ -50,6 +51,9 @@ class ZipArchive:
                     f"{path} packs {each.filename!r} by method {each.compress_type}; store and deflate are read"
                 )
         self.names = [each.filename for each in members]
+        self._raw_names = [
+            each.orig_filename.encode("utf-8" if each.flag_bits & _UTF8 else "cp437") for each in members
+        ]
         self._places = [
             (each.header_offset, each.compress_size, each.file_size, each.CRC, each.compress_type) for each in members
         ]
@@ -105,12 +109,14 @@ class ZipArchive:
 
     def _start(self, number: int) -> int:
         """Where a member's bytes begin: after its local header, whose length only it knows itself."""
-        offset = self._places[number][0]
-        header = self._at(offset, _LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size or not header.startswith(MAGICS[0]):
-            raise self._damaged(number, "its header is not where the directory says")
-        _, name, extra = _LOCAL_HEADER.unpack(header)
-        return offset + _LOCAL_HEADER.size + name + extra
+        offset, name = self._places[number][0], self._raw_names[number]
+        header = self._at(offset, _LOCAL_HEADER.size + len(name))
+        fixed, found = header[: _LOCAL_HEADER.size], header[_LOCAL_HEADER.size :]
+        # Names are classes here, and no checksum covers them: that there are two of each is their only guard.
+        if len(fixed) < _LOCAL_HEADER.size or not fixed.startswith(MAGICS[0]) or found != name:
+            raise self._damaged(number, "its header is not where the directory says, or has another name")
+        _, length, extra = _LOCAL_HEADER.unpack(fixed)
+        return offset + _LOCAL_HEADER.size + length + extra
 
     def _at(self, offset: int, length: int) -> bytes:
         available = os.fstat(self._file.fileno()).st_size - offset
