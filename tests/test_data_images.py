@@ -308,6 +308,25 @@ def test_encrypted_and_strange_archives(tmp_path: Path) -> None:
     assert "no JPEG or PNG" in refused(path)
 
 
+def test_a_name_that_differs_between_the_directory_and_the_file(tmp_path: Path) -> None:
+    """A flipped bit in a name is another class, and no checksum covers it."""
+    path = write_zip(tmp_path / "set.zip", class_tree(("",))[0])
+    content = path.read_bytes()
+    at = content.rindex(b"bee/0.png")
+    path.write_bytes(content[:at] + b"cee" + content[at + 3 :])
+    assert "has another name" in refused(path)
+
+
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", {"a": b""})
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    # The name's one byte becomes the comment, so that the directory keeps its length.
+    content[at + 28], content[at + 32] = 0, 1
+    path.write_bytes(content)
+    assert "without a name" in refused(path)
+
+
 def test_a_picture_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "0.png"
     Image.new("1", (8192, 8192)).save(path)

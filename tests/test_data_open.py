@@ -317,6 +317,21 @@ def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
     assert "no JPEG or PNG" in refused(tmp_path)
 
 
+def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "File name too long" in refused(tmp_path / ("a" * 300))
+    data_files.write_mnist(tmp_path)
+    opened = Path.open
+
+    def broken(path: Path, *options: object) -> object:
+        if path.name.startswith("t10k"):
+            raise OSError(5, os.strerror(5), str(path))
+        return opened(path, *options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", broken)
+    message = refused(tmp_path)
+    assert "t10k-" in message and "Input/output error" in message
+
+
 def test_a_folder_of_several_kinds(tmp_path: Path) -> None:
     data_files.write_mnist(tmp_path)
     np.save(tmp_path / "other.npy", pixels(2, 4, 4))

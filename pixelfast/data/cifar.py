@@ -111,11 +111,7 @@ def _read_pickled(path: Path) -> tuple[np.ndarray, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, object]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
-    batch = read_batch_pickle(content, path)
+    batch = read_batch_pickle(path.read_bytes(), path)
     return {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
 
 
@@ -132,8 +128,5 @@ def _class_names(paths: Iterable[Path]) -> tuple[str, ...] | None:
 
 
 def _map(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-    except OSError as error:
-        raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)

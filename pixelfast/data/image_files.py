@@ -189,17 +189,14 @@ class DecodedImages:
 
 def _walk(folder: Path, prefix: str, above: Sequence[tuple[int, int]]) -> Iterator[str]:
     """Names of image files below a folder. Links are followed; one that leads back up is an error."""
-    try:
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            raise PixelfastError(f"{folder} links back to a folder it lies in; remove the link")
-        for entry in os.scandir(folder):
-            if is_hidden(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
-            elif is_image_name(entry.name, folder):
-                yield f"{prefix}{entry.name}"
-    except OSError as error:
-        raise PixelfastError(f"cannot read {folder}: {error.strerror or error}") from error
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise PixelfastError(f"{folder} links back to a folder it lies in; remove the link")
+    for entry in os.scandir(folder):
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+        elif is_image_name(entry.name, folder):
+            yield f"{prefix}{entry.name}"

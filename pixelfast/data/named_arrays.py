@@ -58,11 +58,8 @@ class NpyFiles(NamedArrays):
         self._paths = {path.stem: path for path in sorted(paths)}
         self.headers = {}
         for name, path in self._paths.items():
-            try:
-                with path.open("rb") as file:
-                    self.headers[name] = read_header(file, path.stat().st_size, path)
-            except OSError as error:
-                raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
+            with path.open("rb") as file:
+                self.headers[name] = read_header(file, path.stat().st_size, path)
 
     def array(self, name: str) -> np.ndarray:
         path, header = self._paths[name], self.headers[name]

@@ -40,14 +40,19 @@ def open_data(path: str | Path, split: SplitName = "train") -> ImageData:
     """
     check_split(split)
     path = Path(path)
-    if path.is_dir():
-        return _open_folder(path, split, path)
-    if not path.exists():
-        raise PixelfastError(f"{path} does not exist; give a file or folder of data: {ACCEPTED}")
-    kind = kind_of(path)
-    if kind is None:
-        raise PixelfastError(f"{path} is not recognised; {ACCEPTED} are read (unpack .tar and other archives first)")
-    return _open_files(kind, [path], split, path)
+    try:
+        if path.is_dir():
+            return _open_folder(path, split, path)
+        if not path.exists():
+            raise PixelfastError(f"{path} does not exist; give a file or folder of data: {ACCEPTED}")
+        kind = kind_of(path)
+        if kind is None:
+            raise PixelfastError(
+                f"{path} is not recognised; {ACCEPTED} are read (unpack .tar and other archives first)"
+            )
+        return _open_files(kind, [path], split, path)
+    except OSError as error:
+        raise PixelfastError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 
 
 def _open_folder(folder: Path, split: SplitName, where: Path) -> ImageData:
@@ -123,10 +128,7 @@ def _split_of_file(path: Path) -> str | None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
-    except OSError as error:
-        raise PixelfastError(f"cannot read {folder}: {error.strerror or error}") from error
+    return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
 
 
 def _places(folder: Path, entries: list[Path]) -> list[Path]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from pixelfast.data import cifar, idx, image_files, npy, zip_archive
-from pixelfast.errors import PixelfastError
 
 Kind = Literal["IDX", "CIFAR-10", "npy", "zip", "image"]
 
@@ -17,17 +16,14 @@ def kind_of(path: Path) -> Kind | None:
     """The kind of a file, None if it is none that is read here.
 
     The first bytes decide. A name counts only where the content has no mark, or has lost it: CIFAR-10's binary
-    batches, and images, so that a damaged one is an error and not passed over. Raises PixelfastError when the file
-    cannot be read.
+    batches, and images, so that a damaged one is an error and not passed over. Raises OSError when the file cannot
+    be read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-        # First of all, because a record whose first pixels are dark starts as an IDX file does.
-        if cifar.is_binary(path) and not (start.startswith(idx.MAGIC) and idx.is_consistent(path)):
-            return "CIFAR-10"
-    except OSError as error:
-        raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        start = file.read(16)
+    # First of all, because a record whose first pixels are dark starts as an IDX file does.
+    if cifar.is_binary(path) and not (start.startswith(idx.MAGIC) and idx.is_consistent(path)):
+        return "CIFAR-10"
     if start.startswith(idx.GZIP_MAGIC):
         start = _unpacked(path)
         return "IDX" if start.startswith(idx.MAGIC) or (not start and idx_name(path)) else None

@@ -34,15 +34,16 @@ class ZipArchive:
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                members = sorted(
-                    (each for each in archive.infolist() if not each.is_dir() and not is_hidden(each.filename)),
-                    key=lambda each: each.filename,
-                )
+                entries = archive.infolist()
+            if not all(each.filename for each in entries):
+                raise zipfile.BadZipFile("a file without a name")
+            members = sorted(
+                (each for each in entries if not each.is_dir() and not is_hidden(each.filename)),
+                key=lambda each: each.filename,
+            )
             self._file = path.open("rb")
         except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
             raise PixelfastError(f"{path} is a damaged zip archive ({error}); copy it again") from error
-        except OSError as error:
-            raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
         for each in members:
             if each.flag_bits & _ENCRYPTED:
                 raise PixelfastError(f"{path} is encrypted ({each.filename!r}); pack it without a password")
