@@ -16,6 +16,7 @@ import torch
 from data_files import SPLITS, pixels
 
 from pixelfast.data import ImageData, load_mnist, open_data
+from pixelfast.data.stacked import StackedArrays
 from pixelfast.errors import PixelfastError, ShapeError
 
 
@@ -377,6 +378,14 @@ def test_an_index_may_repeat_and_be_empty(tmp_path: Path) -> None:
     assert np.array_equal(images[torch.tensor([5, 0, 5])].numpy()[:, 0], array[[5, 0, 5]])
     assert images[torch.tensor([], dtype=torch.int64)].shape == (0, 1, 4, 4)
     assert np.array_equal(images[1:4].numpy()[:, 0], array[1:4])
+
+
+def test_stacked_arrays_of_different_lengths() -> None:
+    parts = [pixels(length, 1, 2, 3, seed=length) for length in (3, 0, 5, 1, 2)]
+    stacked, whole = StackedArrays(parts), np.concatenate(parts)
+    assert stacked.shape == whole.shape and len(stacked) == 11
+    for index in (torch.arange(11), torch.tensor([10, 3, 7, 3, 8, 0]), torch.tensor([2])):
+        assert np.array_equal(stacked[index].numpy(), whole[index.numpy()])
 
 
 def test_image_data_checks_its_parts() -> None:
