@@ -1,23 +1,18 @@
-"""The processes of a run, on torch.distributed: who writes, what is agreed on, how a model is spread over them."""
+"""The processes of a run, on torch.distributed: who writes, what is agreed on, how gradients are averaged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelfast.errors import PixelfastError
-from pixelfast.training.blocks import repeated_blocks
 
 _DONE, _FAILED = "+", "-"
 
@@ -126,14 +121,6 @@ def processes(device: str | torch.device | None) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def shard(model: nn.Module, device: torch.device) -> None:
-    """Turns the parameters into shards over all processes (FSDP2), gathered block by block when they are needed."""
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in repeated_blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-
-
 def replicate(module: nn.Module, device: torch.device, *, unused: bool) -> DistributedDataParallel:
     """The module with gradients averaged over all processes (DDP). unused: whether a parameter gets none."""
     return DistributedDataParallel(
@@ -142,23 +129,3 @@ def replicate(module: nn.Module, device: torch.device, *, unused: bool) -> Distr
         gradient_as_bucket_view=True,
         find_unused_parameters=unused,
     )
-
-
-def whole_state(state: Mapping[str, Any], keep: bool = True) -> dict[str, Tensor]:
-    """A state dict of tensors on the CPU, each gathered from its shards; every process has to ask for it.
-
-    keep: whether this process wants the result, which is empty otherwise.
-    """
-    result = {}
-    for name, tensor in state.items():
-        gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if keep:
-            result[name] = gathered.detach().cpu().contiguous()
-    return result
-
-
-def laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor as shards like a parameter's, where it is sharded and of the same shape."""
-    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
-        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return tensor

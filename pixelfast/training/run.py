@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from pixelfast.models import registry
 from pixelfast.models.initialise import initialise_from_data
 from pixelfast.training import noise, overrides
 from pixelfast.training.blocks import recompute_blocks
-from pixelfast.training.distribution import Processes, laid_out_as, replicate, shard, whole_state
+from pixelfast.training.distribution import Processes, replicate
 from pixelfast.training.evaluate import Objective, network_input
 from pixelfast.training.images import Batches, Images
 from pixelfast.training.noise import Use, derived_seed
@@ -42,6 +42,8 @@ class Run:
         self._images = len(images)
         self._processes = processes
         self._pieces = _pieces(recipe, processes.world)
+        self._gathered: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self._laid_out_as: Callable[[Tensor, Tensor], Tensor] = lambda tensor, parameter: tensor
         self._unread: list[Tensor] = []
         self._window: list[list[float]] = []
 
@@ -61,8 +63,12 @@ class Run:
         if replicated:
             objective = replicate(objective, processes.device, unused=unused)
         elif processes.grouped:
-            shard(objective, processes.device)
-            shard(self.average.module, processes.device)
+            # Imported here for what the import costs every other run, and every other command.
+            from pixelfast.training import sharding
+
+            sharding.shard(objective, processes.device)
+            sharding.shard(self.average.module, processes.device)
+            self._gathered, self._laid_out_as = sharding.gathered, sharding.laid_out_as
         self._objective = objective
         self._optimizer = OPTIMIZERS[recipe.optimizer](
             self.model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
@@ -124,7 +130,7 @@ class Run:
         if not self._sharded:
             return average
         model = registry.create(self.recipe.model, **self.recipe.config).to(self._processes.device)
-        model.load_state_dict(whole_state(average.state_dict()))
+        model.load_state_dict(self._whole(average.state_dict()))
         return model
 
     def snapshot(self) -> Snapshot:
@@ -146,7 +152,7 @@ class Run:
             "window": self._window,
         }
         tensors = {"model": self.model.state_dict(), "ema": self.average.state_dict(), "optimizer": optimizer}
-        return Snapshot(state, {name: whole_state(part, keep) for name, part in tensors.items()})
+        return Snapshot(state, {name: self._whole(part, keep) for name, part in tensors.items()})
 
     def load(self, snapshot: Snapshot) -> None:
         """Continues where a snapshot was taken. Raises CheckpointError when it is of another run, or incomplete."""
@@ -163,8 +169,8 @@ class Run:
                 )
             if state["noise"] != noise.VERSION:
                 raise CheckpointError("the snapshot was written by another version of pixelfast; resume with that one")
-            _load(self.model, snapshot.tensors["model"])
-            _load(self.average, snapshot.tensors["ema"])
+            self._load(self.model, snapshot.tensors["model"])
+            self._load(self.average, snapshot.tensors["ema"])
             self._load_optimizer(snapshot.tensors["optimizer"])
             self.step, self.reported = int(state["step"]), int(state["reported"])
             self._window = [[float(bits), float(norm)] for bits, norm in state["window"]]
@@ -205,8 +211,21 @@ class Run:
     def _clip(self) -> Tensor:
         """Clips the gradient; its norm before, the same in every process."""
         limit = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
-        norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        return norm.full_tensor() if self._sharded else norm
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return self._gathered(norm)
+
+    def _whole(self, state: Mapping[str, Any], keep: bool = True) -> dict[str, Tensor]:
+        """A state dict on the CPU, each tensor gathered; empty unless this process wants to `keep` it."""
+        result = {}
+        for name, tensor in state.items():
+            gathered = self._gathered(tensor.detach())
+            if keep:
+                result[name] = gathered.cpu().contiguous()
+        return result
+
+    def _load(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        own = module.state_dict()
+        module.load_state_dict({name: self._laid_out_as(tensors[name], tensor) for name, tensor in own.items()})
 
     def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
@@ -215,16 +234,11 @@ class Run:
             own = {key.removeprefix(f"{name}/"): key for key in tensors if key.startswith(f"{name}/")}
             unknown -= set(own.values())
             if own:
-                state[index] = {short: laid_out_as(tensors[key], parameter) for short, key in own.items()}
+                state[index] = {short: self._laid_out_as(tensors[key], parameter) for short, key in own.items()}
         if unknown:
             raise KeyError(f"the optimiser's {sorted(unknown)[0]} belongs to no parameter")
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
-    module.load_state_dict({name: laid_out_as(tensors[name], tensor) for name, tensor in own.items()})
 
 
 def _pieces(recipe: Recipe, world: int) -> int:

@@ -32,6 +32,7 @@ from pixelfast.errors import CheckpointError
 FOLDER = "snapshots"
 MANIFEST = "manifest.json"
 STATE = "state.json"
+PARTS = ("model", "ema", "optimizer")
 VERSION = 1
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -40,7 +41,7 @@ _HIDDEN = re.compile(r"\.step-\d{8,}\.[0-9a-f]+\.partial")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """state: JSON values. tensors: file name without ending -> name -> tensor, whole and on the CPU."""
+    """state: JSON values. tensors: one of PARTS -> name -> tensor, whole and on the CPU."""
 
     state: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]]
@@ -67,8 +68,8 @@ def write_snapshot(run: Path, step: int, snapshot: Snapshot, keep: int) -> Path:
     try:
         folder.mkdir(exist_ok=True)
         partial.mkdir()
-        for name, tensors in snapshot.tensors.items():
-            write(f"{name}.safetensors", safetensors.torch.save(dict(tensors)))
+        for part in PARTS:
+            write(_file(part), safetensors.torch.save(dict(snapshot.tensors[part])))
         write(STATE, _json(snapshot.state))
         write(MANIFEST, _json({"version": VERSION, "files": files}))
         _sync_folder(partial)
@@ -113,19 +114,16 @@ def read_snapshot(path: Path) -> Snapshot:
         manifest = json.loads((path / MANIFEST).read_bytes())
         if manifest["version"] != VERSION:
             raise CheckpointError(f"{path} is of version {manifest['version']}, this pixelfast reads {VERSION}")
+        if manifest["files"].keys() != {STATE, *map(_file, PARTS)}:
+            raise CheckpointError(f"{path} is damaged: {MANIFEST} does not name its files")
         for name, expected in manifest["files"].items():
             with open(path / name, "rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expected["sha256"]:
-                raise CheckpointError(f"{path / name} is damaged: its SHA-256 is not the manifest's")
-        return Snapshot(
-            json.loads((path / STATE).read_bytes()),
-            {
-                name.removesuffix(".safetensors"): safetensors.torch.load_file(path / name)
-                for name in manifest["files"]
-                if name.endswith(".safetensors")
-            },
-        )
+                size = file.tell()
+            if found != expected["sha256"] or size != expected["bytes"]:
+                raise CheckpointError(f"{path} is damaged: {name} is not what {MANIFEST} says")
+        state = json.loads((path / STATE).read_bytes())
+        return Snapshot(state, {part: safetensors.torch.load_file(path / _file(part)) for part in PARTS})
     except OSError as error:
         name = Path(error.filename).name if error.filename else "a file"
         raise CheckpointError(f"{path} is damaged: {name}: {error.strerror or error}") from error
@@ -155,6 +153,10 @@ def _remove(path: Path) -> None:
     hidden = _hidden(path)
     os.rename(path, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _file(part: str) -> str:
+    return f"{part}.safetensors"
 
 
 def _hidden(path: Path) -> Path:
