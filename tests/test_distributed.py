@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import CONDITIONAL, CURVE, NOISY, differences, half_written, losses, write_mnist
+from training_runs import CONDITIONAL, CURVE, NOISY, differences, half_written, losses, write_data
 
 from pixelfast import checkpoints
 from pixelfast.training import Recipe, report, train
@@ -31,7 +31,7 @@ def torchrun(*arguments: str, restarts: int = 0) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_mnist(tmp_path_factory.mktemp("data") / "mnist")
+    return write_data(tmp_path_factory.mktemp("data") / "blocks.npz")
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,8 @@ def test_one_process_goes_on_for_two(one: Path, two: Path, data: Path) -> None:
     ("name", "first", "second"),
     [
         ("full", "CheckpointError: cannot write the snapshot", "SaidByFirst: cannot write the snapshot"),
-        ("uneven", "PixelfastError: batch_size 3", "PixelfastError: batch_size 3"),
-        ("nan", "PixelfastError: step 1: the loss is nan", "PixelfastError: step 1: the loss is nan"),
+        ("uneven", "PixelfastError: batch_size 3", "SaidByFirst: batch_size 3"),
+        ("nan", "PixelfastError: step 1: the loss is nan", "SaidByFirst: step 1: the loss is nan"),
     ],
 )
 def test_an_error_ends_all(two: Path, name: str, first: str, second: str) -> None:
@@ -130,7 +130,7 @@ def test_processes_that_are_started_again_resume(two: Path, data: Path, tmp_path
 
 def test_the_command_line(one: Path, data: Path, tmp_path: Path) -> None:
     """`torchrun -m pixelfast train`: one process talks."""
-    settings = [f"--set={name}={value}" for name, value in (("steps", 2), ("batch_size", 4), ("config.hidden", 2))]
+    settings = [f"--set={name}={value}" for name, value in (("steps", 2), ("batch_size", 4), ("config.hidden", 2), ("config.shape", [1, 8, 8]))]
     command = ["-m", "pixelfast", "train", "gated-pixelcnn-mnist", "--data", str(data), "--out", str(tmp_path / "out")]
     ended = torchrun(*command, *settings)
     assert ended.returncode == 0, ended.stderr

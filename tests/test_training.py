@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from training_runs import CONDITIONAL, TINY, differences, half_written, losses, partial_files, write_mnist
+from training_runs import CONDITIONAL, TINY, differences, half_written, losses, partial_files, write_data
 
 from pixelfast import checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
@@ -31,7 +32,7 @@ RANDOM = replace(
     TINY,
     name="random",
     model="pixelcnn_plus_plus",
-    config={"shape": [1, 28, 28], "blocks": 1, "filters": 2, "mixtures": 2},
+    config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
     micro_batch_size=2,
     flip=True,
     data_init=True,
@@ -44,7 +45,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_mnist(tmp_path_factory.mktemp("data") / "mnist")
+    return write_data(tmp_path_factory.mktemp("data") / "blocks.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +152,7 @@ def test_every_part_of_the_snapshot_matters(data: Path, tmp_path: Path, before_s
             load(run, snapshot)
             change(run, fresh)
 
-        images = open_images(data, "train", registry.create(RANDOM.model, **RANDOM.config))
+        images = open_images(data, "train", RANDOM, registry.create(RANDOM.model, **RANDOM.config))
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(out, copy)
@@ -207,7 +208,7 @@ def test_the_saved_model_is_the_one_that_was_evaluated(data: Path, tmp_path: Pat
     result = train(TINY, data=data, out=tmp_path, progress=False)
     assert result.path == tmp_path / "model.safetensors"
     model = checkpoints.load(result.path)
-    test_images = open_images(data, "test", model).images
+    test_images = torch.from_numpy(np.load(data)["images_test"])[:, None]
     assert bits_per_dim(model, test_images) == result.bits_per_dim
     live = GatedPixelCNN(**TINY.config)
     live.load_state_dict(newest(tmp_path).tensors["model"])
@@ -244,7 +245,7 @@ def test_plot_samples_and_dashboard(data: Path, tmp_path: Path, monkeypatch: pyt
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    recipe = replace(CONDITIONAL, steps=4, sample_every=2, sample_images=3)
+    recipe = replace(CONDITIONAL, steps=4, validate_every=4, sample_every=2, sample_images=3)
     monkeypatch.setattr(report, "can_plot", lambda: True)
     train(recipe, data=data, out=tmp_path, progress=False)
     assert half_written(tmp_path) == []
@@ -281,7 +282,7 @@ def test_recomputing_changes_memory_and_not_one_bit(
     ]
 
 
-def test_recomputing_keeps_less(data: Path) -> None:
+def test_recomputing_keeps_less() -> None:
     def kept(recompute: bool) -> int:
         torch.manual_seed(0)
         model = GatedPixelCNN(hidden=64, dilations=[1, 1, 1, 1])
@@ -294,7 +295,7 @@ def test_recomputing_keeps_less(data: Path) -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = mean_bits(model, open_images(data, "train", model).images[:1])
+            loss = mean_bits(model, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
         loss.backward()
         return sum(sizes.values())
 
@@ -317,6 +318,17 @@ def test_compiled_is_near_eager(data: Path, tmp_path: Path) -> None:
     for name, compiled in (("eager", False), ("compiled", True)):
         train(replace(TINY, compile=compiled), data=data, out=tmp_path / name, progress=False)
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "change"), [(2, {"binarise": "threshold"}), (2, {"binarise": "stochastic"}), (8, {"levels": 8})]
+)
+def test_fewer_levels(data: Path, tmp_path: Path, levels: int, change: dict[str, Any]) -> None:
+    recipe = replace(TINY, config={**TINY.config, "levels": levels}, **change)
+    result = train(recipe, data=data, out=tmp_path / "out", progress=False)
+    assert 0 < result.bits_per_dim < math.log2(levels) + 0.5
+    with pytest.raises(PixelfastError, match="levels"):
+        train(replace(TINY, **change), data=data, out=tmp_path / "other", progress=False)
 
 
 def test_data_dependent_start(data: Path, tmp_path: Path) -> None:
@@ -381,7 +393,8 @@ def test_wrong_data_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"shape": [1, 8, 8]}, "config.shape=[1, 28, 28]"),
+        ({"shape": [1, 28, 28]}, "config.shape=[1, 8, 8]"),
+        ({"levels": 2}, "256 levels and the model is made for 2"),
         ({"classes": 2}, "labels up to 2"),
         ({"vector_condition": 2}, "config.classes"),
     ],
@@ -438,11 +451,7 @@ def test_other_data_is_refused(data: Path, tmp_path: Path, before_step: Any) -> 
     before_step(5, die)
     with pytest.raises(Killed):
         train(TINY, data=data, out=tmp_path / "out", progress=False)
-    fewer = Path(shutil.copytree(data, tmp_path / "fewer"))
-    for kind, size in (("images-idx3", 784), ("labels-idx1", 1)):
-        path = fewer / f"train-{kind}-ubyte"
-        content = path.read_bytes()
-        path.write_bytes(content[:4] + (11).to_bytes(4, "big") + content[8:-size])
+    fewer = write_data(tmp_path / "fewer.npz", train=11)
     with pytest.raises(CheckpointError) as error:
         train(TINY, data=fewer, out=tmp_path / "out", resume=True, progress=False)
     assert "12 images and the data has 11" in one_line(error)

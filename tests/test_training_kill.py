@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import TINY, differences, half_written, outcome, partial_files, write_mnist
+from training_runs import TINY, differences, half_written, outcome, partial_files, write_data
 
 from pixelfast.training import train
 from pixelfast.training.snapshot import snapshot_paths
@@ -25,7 +25,7 @@ from pixelfast.training.snapshot import snapshot_paths
 RECIPE = replace(
     TINY,
     model="pixelcnn_plus_plus",
-    config={"shape": [1, 28, 28], "blocks": 1, "filters": 2, "mixtures": 2},
+    config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
     steps=10,
     micro_batch_size=2,
     flip=True,
@@ -65,7 +65,7 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
-        self._data = write_mnist(folder / "mnist")
+        self._data = write_data(folder / "blocks.npz")
         self.whole = folder / "whole"
         started = time.monotonic()
         status, self.operations = self.start(self.whole)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import TINY, differences, half_written, partial_files, write_mnist
+from training_runs import TINY, differences, half_written, partial_files, write_data
 
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.training import report, train
@@ -37,7 +37,7 @@ NO_SPACE = OSError(28, "No space left on device")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_mnist(tmp_path_factory.mktemp("data") / "mnist")
+    return write_data(tmp_path_factory.mktemp("data") / "blocks.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -304,7 +304,7 @@ advance = Run.advance
 
 def limited(run):
     if run.step == 4:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
     advance(run)
 
 Run.advance = limited

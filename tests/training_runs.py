@@ -17,7 +17,7 @@ from pixelfast.training.snapshot import read_snapshot, snapshot_paths
 TINY = Recipe(
     name="tiny",
     model="gated_pixelcnn",
-    config={"hidden": 4, "dilations": [1, 2]},
+    config={"shape": [1, 8, 8], "hidden": 4, "dilations": [1, 2]},
     steps=9,
     batch_size=4,
     learning_rate=1e-2,
@@ -35,7 +35,7 @@ NOISY = replace(
     CURVE,
     name="noisy",
     model="pixelcnn_plus_plus",
-    config={"shape": [1, 28, 28], "blocks": 1, "filters": 2, "mixtures": 2},
+    config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
     micro_batch_size=1,
     flip=True,
     data_init=True,
@@ -44,18 +44,16 @@ NOISY = replace(
 CONDITIONAL = replace(CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam")
 
 
-def write_mnist(folder: Path) -> Path:
-    """MNIST's four files with 12 training and 7 test images: a bright block in front of black."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_data(path: Path, train: int = 12) -> Path:
+    """A file of 8x8 images, 12 to train on and 7 to test, in 3 classes: a bright block in front of black."""
     rng = np.random.default_rng(0)
-    for prefix, count in (("train", 12), ("t10k", 7)):
-        images = np.zeros((count, 28, 28), dtype=np.uint8)
-        images[:, 8:20, 8:20] = rng.integers(200, 256, (count, 12, 12))
-        labels = rng.integers(0, 3, count).astype(np.uint8)
-        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + values.tobytes())
-    return folder
+    arrays = {}
+    for split, count in (("train", train), ("test", 7)):
+        images = np.zeros((count, 8, 8), dtype=np.uint8)
+        images[:, 2:6, 2:5] = rng.integers(200, 256, (count, 4, 3))
+        arrays |= {f"images_{split}": images, f"labels_{split}": np.arange(count) % 3}
+    np.savez(path, **arrays)
+    return path
 
 
 def outcome(run: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelfast import training
 from pixelfast.cli import arguments, progress
+from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.training.distribution import SaidByFirst
 from pixelfast.training.overrides import describe_fields
@@ -30,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         help=f"one of: {', '.join(training.RECIPES)}; may be left out with --resume",
     )
-    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help="the images")
+    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for snapshots, log and the model")
     parser.add_argument(
         "--set",

@@ -83,6 +83,10 @@ class Processes:
             raise SaidByFirst(outcome.removeprefix(_FAILED))
         return outcome.removeprefix(_DONE)
 
+    def common(self, error: PixelfastError) -> PixelfastError:
+        """What to raise for an error that every process meets at the same time, so that it is said once."""
+        return error if self.first else SaidByFirst(str(error))
+
     def same_start(self, module: nn.Module) -> None:
         """Gives every process the first one's parameters and buffers."""
         if self.grouped:

@@ -43,30 +43,30 @@ class Objective(nn.Module):
 @torch.no_grad()
 def total_bits(
     model: nn.Module,
-    images: Tensor,
-    conditions: Tensor | None = None,
+    take: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    chosen: Tensor,
     *,
     batch_size: int = 50,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """Bits per dimension summed over `images`, integers (N, C, H, W), in eval mode; `conditions`: one per image.
+    """Bits per dimension summed over images, in eval mode.
 
+    take: gives the images, integers (B, C, H, W), and conditions of int64 indices (B,). chosen: the indices (N,).
     `progress` shows a bar. NaN when `stop` turns true on the way.
     """
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     total = 0.0
-    for first in tqdm(
-        range(0, len(images), batch_size), desc="bits/dim", unit="batch", disable=not progress, leave=False
-    ):
+    parts = chosen.split(batch_size)
+    for part in tqdm(parts, desc="bits/dim", unit="batch", disable=not progress, leave=False):
         if stop():
             total = math.nan
             break
-        chosen = torch.arange(first, min(first + batch_size, len(images)))
-        condition = None if conditions is None else conditions[chosen].to(device)
-        total += float(mean_bits(model, images[chosen].to(device), condition)) * len(chosen)
+        images, condition = take(part)
+        condition = None if condition is None else condition.to(device)
+        total += float(mean_bits(model, images.to(device), condition)) * len(part)
     model.train(training)
     return total
 
@@ -84,4 +84,9 @@ def bits_per_dim(
     conditions: one per image, for a conditional model. The model is put in eval mode for the call. `progress`
     shows a bar.
     """
-    return total_bits(model, images, conditions, batch_size=batch_size, progress=progress) / len(images)
+
+    def take(index: Tensor) -> tuple[Tensor, Tensor | None]:
+        return images[index], None if conditions is None else conditions[index]
+
+    chosen = torch.arange(len(images))
+    return total_bits(model, take, chosen, batch_size=batch_size, progress=progress) / len(images)

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import nn
 
 from pixelfast import checkpoints
+from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
 from pixelfast.training import overrides
 from pixelfast.training.distribution import Processes, processes
 from pixelfast.training.evaluate import total_bits
-from pixelfast.training.images import Images, open_images
+from pixelfast.training.images import ImageSet, open_images
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
 from pixelfast.training.report import Report
@@ -90,8 +92,7 @@ def train(
             )
         torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
         model = registry.create(recipe.model, **recipe.config)
-        group.by_first(lambda: str(len(open_images(data, "train", model)) + len(open_images(data, "test", model))))
-        train_images, test_images = open_images(data, "train", model), open_images(data, "test", model)
+        train_images, test_images = _open_images(group, data, recipe, model)
         run = Run(recipe, model, train_images, group)
         if saved is not None:
             run.load(saved)
@@ -122,7 +123,7 @@ class _Trainer:
         data: Path,
         out: Path,
         report: Report | None,
-        test_images: Images,
+        test_images: ImageSet,
         stop: Callable[[], bool],
     ) -> None:
         self._run = run
@@ -177,7 +178,7 @@ class _Trainer:
     def evaluate_at_the_end(self) -> float:
         """Bits per dimension over the whole test set; writes the model."""
         model = self._run.averaged_model()
-        bits = self._bits(model, self._test_images)
+        bits = self._bits(model, len(self._test_images))
         if bits is None:
             self._interrupt()
 
@@ -204,7 +205,7 @@ class _Trainer:
         """Validation and samples of this step, where they are due. False when asked to stop on the way."""
         run, recipe = self._run, self._recipe
         if run.step % recipe.validate_every == 0:
-            bits = self._bits(run.averaged_model(), self._test_images.first(recipe.validation_images))
+            bits = self._bits(run.averaged_model(), recipe.validation_images)
             if bits is None:
                 return False
             if self._report is not None:
@@ -216,14 +217,18 @@ class _Trainer:
         run.reported = run.step
         return True
 
-    def _bits(self, model: torch.nn.Module, images: Images) -> float | None:
-        """Bits per dimension, each process taking its share; None when asked to stop on the way."""
-        mine = images.share(self._group.rank, self._group.world)
+    def _bits(self, model: nn.Module, count: int) -> float | None:
+        """Bits per dimension of the first `count` test images, each process taking its share.
+
+        None when asked to stop on the way.
+        """
+        count = min(count, len(self._test_images))
+        mine = torch.arange(self._group.rank, count, self._group.world)
         show = self._report is not None and not self._report.bar.disable
-        total = total_bits(model, mine.images, mine.conditions, progress=show, stop=self._stop)
+        total = total_bits(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
         if any(self._group.any(self._stop())):
             return None
-        return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / len(images)
+        return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / count
 
     def _interrupt(self) -> NoReturn:
         if self._report is not None:
@@ -251,6 +256,21 @@ def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None
 
     path = group.by_first(find)
     return read_snapshot(Path(path)) if path else None
+
+
+def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:
+    """Both splits. The first process looks first, so that what is wrong with them is said once."""
+    opened: list[ImageSet] = []
+
+    def look() -> str:
+        opened.extend(open_images(data, split, recipe, model) for split in SPLITS)
+        return ""
+
+    group.by_first(look)
+    if not opened:
+        look()
+    train_images, test_images = opened
+    return train_images, test_images
 
 
 @contextmanager

@@ -6,6 +6,7 @@ depend on how many processes share the batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -23,15 +24,21 @@ class Use(IntEnum):
     ORDER = 1
     AUGMENTATION = 2
     DROPOUT = 3
+    TEST = 4
+
+
+def derived_seeds(seed: int, use: Use, places: Sequence[int], parts: Sequence[int]) -> list[int]:
+    """Seeds for `torch.Generator.manual_seed`, each from 0 to 2**63 - 1, one for every place and part.
+
+    seed: the run's, below 2**64. places: epochs, steps or images, parts: pieces of a batch, all below 2**32.
+    Philox4x32 of counter (place, part, use, VERSION), so no two places share a seed but by chance.
+    """
+    counter = np.array([(place, part, use, VERSION) for place, part in zip(places, parts, strict=True)], np.uint32)
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32], dtype=np.uint32)
+    words = philox4x32(counter.reshape(-1, 4), key)
+    return [(int(high) << 32 | int(low)) >> 1 for low, high, *_ in words]
 
 
 def derived_seed(seed: int, use: Use, place: int = 0, part: int = 0) -> int:
-    """The seed of one generator, 0 <= result < 2**63, for `torch.Generator.manual_seed`.
-
-    seed: the run's, below 2**64. place: an epoch or step, part: a piece of a batch, both below 2**32. Philox4x32
-    of counter (place, part, use, VERSION), so no two places share a seed but by chance.
-    """
-    counter = np.array([place, part, use, VERSION], dtype=np.uint32)
-    key = np.array([seed & 0xFFFFFFFF, seed >> 32], dtype=np.uint32)
-    low, high = (int(word) for word in philox4x32(counter, key)[:2])
-    return (high << 32 | low) >> 1
+    """One of `derived_seeds`."""
+    return derived_seeds(seed, use, [place], [part])[0]

@@ -24,7 +24,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise PixelfastError(f"{assignment!r} is not NAME=VALUE, as in steps=100 or config.hidden=16")
-        value = _value(text)
+        value = text if HINTS.get(name) is str else _value(text)
         if name.startswith("config."):
             config[name.removeprefix("config.")] = value
         elif name == "config":

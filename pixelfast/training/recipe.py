@@ -13,6 +13,7 @@ from pixelfast.models import registry
 
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "constant"]
+Binarise = Literal["threshold", "stochastic"]
 Precision = Literal["float32", "bfloat16"]
 Parallel = Literal["ddp", "fsdp"]
 
@@ -41,6 +42,10 @@ class Recipe:
         metadata=_about(
             "images per forward and backward pass, whose gradients accumulate to a step; none: a process's whole share"
         ),
+    )
+    levels: int | None = field(default=None, metadata=_about("quantise the images to so many levels; none: leave them"))
+    binarise: Binarise | None = field(
+        default=None, metadata=_about("two levels, at the middle or drawn anew every step; none: leave them")
     )
     flip: bool = field(default=False, metadata=_about("mirror half of the training images, drawn anew every step"))
 
@@ -98,6 +103,8 @@ class Recipe:
         for name in ("optimizer", "schedule", "precision", "parallel"):
             choices = get_args(HINTS[name])
             _check(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", self)
+        _check(self.binarise in (None, *get_args(Binarise)), "binarise", f"one of {', '.join(get_args(Binarise))}", self)
+        _check(self.levels is None or self.levels >= 2, "levels", "at least 2", self)
         _check(0 <= self.ema_decay < 1, "ema_decay", "at least 0 and less than 1", self)
         _check(0 < self.learning_rate_decay <= 1, "learning_rate_decay", "more than 0 and at most 1", self)
         _check(all(0 <= beta < 1 for beta in self.betas), "betas", "at least 0 and less than 1", self)

@@ -19,7 +19,7 @@ from pixelfast.training import noise, overrides
 from pixelfast.training.blocks import recompute_blocks
 from pixelfast.training.distribution import Processes, replicate
 from pixelfast.training.evaluate import Objective, network_input
-from pixelfast.training.images import Batches, Images
+from pixelfast.training.images import Batches, ImageSet
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
 from pixelfast.training.snapshot import Snapshot
@@ -33,7 +33,7 @@ class Run:
     step: optimiser steps taken. reported: the last step whose validation and samples are done.
     """
 
-    def __init__(self, recipe: Recipe, model: nn.Module, images: Images, processes: Processes) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, images: ImageSet, processes: Processes) -> None:
         """Starts at step 0. `model` has just been made, and is from now on the run's own."""
         self.recipe = recipe
         self.step = 0
@@ -41,7 +41,7 @@ class Run:
         self.batches = Batches(images, recipe)
         self._images = len(images)
         self._processes = processes
-        self._pieces = _pieces(recipe, processes.world)
+        self._pieces = _pieces(recipe, processes)
         self._gathered: Callable[[Tensor], Tensor] = lambda tensor: tensor
         self._laid_out_as: Callable[[Tensor, Tensor], Tensor] = lambda tensor, parameter: tensor
         self._unread: list[Tensor] = []
@@ -111,10 +111,11 @@ class Run:
         self._unread.clear()
         for index, (bits, norm) in enumerate(read.tolist()):
             if not (math.isfinite(bits) and math.isfinite(norm)):
-                raise PixelfastError(
+                error = PixelfastError(
                     f"step {first + index}: the loss is {bits} and its gradient's norm {norm}; "
                     "lower the recipe's learning rate and start anew in another folder"
                 )
+                raise self._processes.common(error)
             self._window.append([bits, norm])
 
     def take_means(self) -> tuple[float, float]:
@@ -241,12 +242,15 @@ class Run:
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _pieces(recipe: Recipe, world: int) -> int:
+def _pieces(recipe: Recipe, processes: Processes) -> int:
     """How many pieces of equal size a batch is cut into; each process takes as many."""
+    world = processes.world
     pieces = world if recipe.micro_batch_size is None else recipe.batch_size // recipe.micro_batch_size
     if recipe.batch_size % pieces or pieces % world:
-        raise PixelfastError(
-            f"batch_size {recipe.batch_size} in pieces of {recipe.micro_batch_size or 'equal size'} does not divide "
-            f"over {world} processes; change batch_size, micro_batch_size or the number of processes"
+        size = "equal size" if recipe.micro_batch_size is None else recipe.micro_batch_size
+        error = PixelfastError(
+            f"batch_size {recipe.batch_size} in pieces of {size} does not divide over {world} processes; "
+            "change batch_size, micro_batch_size or the number of processes"
         )
+        raise processes.common(error)
     return pieces
