@@ -19,7 +19,7 @@ import torch.distributed as dist
 from training_runs import CONDITIONAL, CURVE, NOISY
 
 from pixelfast.errors import PixelfastError
-from pixelfast.training import report, train
+from pixelfast.training import Recipe, report, train
 from pixelfast.training import snapshot as snapshots
 from pixelfast.training.run import Run
 
@@ -48,24 +48,24 @@ def curves(data: Path, out: Path) -> None:
     for recipe in (CURVE, NOISY, CONDITIONAL):
         for parallel in ("ddp", "fsdp"):
             train(replace(recipe, parallel=parallel), data=data, out=out / f"{recipe.name}-{parallel}", progress=False)
-    for parallel in ("ddp", "fsdp"):
-        recipe, folder = replace(NOISY, parallel=parallel), out / f"stopped-{parallel}"
-        with before_step(4, lambda: last and signal.raise_signal(signal.SIGTERM)):
-            try:
-                train(recipe, data=data, out=folder, progress=False)
-            except KeyboardInterrupt:
-                (out / f"{parallel}-stopped-{dist.get_rank()}").touch()
-        train(recipe, data=data, out=folder, resume=True, progress=False)
+    with before_step(2, lambda: last and signal.raise_signal(signal.SIGTERM)):
+        stopped(replace(NOISY, parallel="ddp"), data, out / "stopped")
+    train(NOISY, data=data, out=out / "stopped", resume=True, progress=False)
+    # Sharded over two processes; one process goes on with it.
+    with before_step(2, lambda: signal.raise_signal(signal.SIGINT)):
+        stopped(replace(NOISY, parallel="fsdp"), data, out / "fewer")
     recompute = replace(NOISY, parallel="fsdp", checkpoint_activations=True, name="recomputed")
     train(recompute, data=data, out=out / "recomputed", progress=False)
-    # Stopped sharded over two processes; one process goes on with it.
-    with before_step(5, lambda: signal.raise_signal(signal.SIGINT)):
-        try:
-            train(replace(NOISY, parallel="fsdp"), data=data, out=out / "fewer", progress=False)
-        except KeyboardInterrupt:
-            pass
     failures(data, out)
     dist.destroy_process_group()
+
+
+def stopped(recipe: Recipe, data: Path, out: Path) -> None:
+    """A run that is told to stop; each process notes that it did."""
+    try:
+        train(recipe, data=data, out=out, progress=False)
+    except KeyboardInterrupt:
+        out.with_name(f"{out.name}-{dist.get_rank()}").touch()
 
 
 def failures(data: Path, out: Path) -> None:
@@ -91,7 +91,7 @@ def elastic(data: Path, out: Path) -> None:
         if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with before_step(5, die):
+    with before_step(3, die):
         train(NOISY, data=data, out=out / "elastic", progress=False)
 
 

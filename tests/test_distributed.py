@@ -90,10 +90,9 @@ def test_noise_belongs_to_pieces_and_not_to_processes(one: Path, two: Path) -> N
     assert together[0] == pytest.approx(alone[0], rel=1e-6)
 
 
-@PARALLEL
-def test_one_process_told_to_stop_stops_all(two: Path, parallel: str) -> None:
-    assert {path.name for path in two.glob(f"{parallel}-stopped-*")} == {f"{parallel}-stopped-{rank}" for rank in (0, 1)}
-    assert differences(two / f"stopped-{parallel}", two / f"{NOISY.name}-{parallel}") == []
+def test_one_process_told_to_stop_stops_all(two: Path) -> None:
+    assert {path.name for path in two.glob("stopped-*")} == {"stopped-0", "stopped-1"}
+    assert differences(two / "stopped", two / f"{NOISY.name}-ddp") == []
 
 
 def test_recomputing_shards_changes_no_bit(two: Path) -> None:
@@ -102,7 +101,7 @@ def test_recomputing_shards_changes_no_bit(two: Path) -> None:
 
 
 def test_one_process_goes_on_for_two(one: Path, two: Path, data: Path) -> None:
-    assert newest_snapshot(two / "fewer", pytest.fail)[1].state["step"] == 6
+    assert newest_snapshot(two / "fewer", pytest.fail)[1].state["step"] == 3
     train(NOISY, data=data, out=two / "fewer", resume=True, progress=False)
     assert losses(two / "fewer") == pytest.approx(losses(one / NOISY.name), rel=1e-4)
 

@@ -26,7 +26,7 @@ RECIPE = replace(
     TINY,
     model="pixelcnn_plus_plus",
     config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
-    steps=10,
+    steps=8,
     micro_batch_size=2,
     flip=True,
     log_every=3,
@@ -129,7 +129,7 @@ def test_the_comparison_sees_every_difference(runs: Runs, tmp_path: Path) -> Non
     names = sorted(outcome(runs.whole))
     assert [name.rpartition("/")[2] for name in names] == [
         *("log.jsonl", "model.safetensors"),
-        *("step-00000005.png", "step-00000010.png"),
+        "step-00000005.png",
         *("ema.safetensors", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"),
     ]
     copy = Path(shutil.copytree(runs.whole, tmp_path / "copy"))

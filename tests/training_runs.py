@@ -30,18 +30,22 @@ TINY = Recipe(
 )
 
 # For several processes: a curve line by line, in pieces that any of two processes can take.
-CURVE = replace(TINY, name="curve", steps=10, log_every=1, validate_every=5, snapshot_every=4)
+CURVE = replace(
+    TINY, name="curve", steps=10, micro_batch_size=1, log_every=1, validate_every=5, snapshot_every=4, validation_images=7
+)
 NOISY = replace(
     CURVE,
     name="noisy",
+    steps=6,
+    validate_every=3,
     model="pixelcnn_plus_plus",
     config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
-    micro_batch_size=1,
+    micro_batch_size=2,
     flip=True,
     data_init=True,
 )
 # The last block's vertical condition takes no part in the output: a parameter without a gradient.
-CONDITIONAL = replace(CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam")
+CONDITIONAL = replace(CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2)
 
 
 def write_data(path: Path, train: int = 12) -> Path:
