@@ -92,7 +92,7 @@ def elastic(data: Path, out: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with before_step(3, die):
-        train(NOISY, data=data, out=out / "elastic", progress=False)
+        train(CURVE, data=data, out=out / "elastic", progress=False)
 
 
 if __name__ == "__main__":

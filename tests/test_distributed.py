@@ -23,7 +23,8 @@ PARALLEL = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 
 def torchrun(*arguments: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
     """Two processes on this machine, one thread each."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(folder for folder in sys.path if folder)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", str(restarts), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -124,7 +125,7 @@ def test_processes_that_are_started_again_resume(two: Path, data: Path, tmp_path
     assert ended.returncode == 0, ended.stderr
     assert "SIGKILL" in ended.stderr or "exitcode: -9" in ended.stderr
     assert half_written(tmp_path / "elastic") == []
-    assert differences(tmp_path / "elastic", two / f"{NOISY.name}-ddp") == []
+    assert differences(tmp_path / "elastic", two / f"{CURVE.name}-ddp") == []
 
 
 def test_the_command_line(one: Path, data: Path, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_every_recipe_names_a_model_that_can_be_made(name: str) -> None:
         {"learning_rate_decay": 1.5},
         {"schedule": "linear"},
         {"optimizer": "sgd"},
+        {"binarise": "dither"},
+        {"levels": 1},
         {"precision": "float16"},
         {"parallel": "horovod"},
         {"betas": (0.9, 1.0)},

@@ -16,6 +16,13 @@ Schedule = Literal["cosine", "constant"]
 Binarise = Literal["threshold", "stochastic"]
 Precision = Literal["float32", "bfloat16"]
 Parallel = Literal["ddp", "fsdp"]
+CHOICES: dict[str, Any] = {
+    "binarise": Binarise,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "precision": Precision,
+    "parallel": Parallel,
+}
 
 
 def _about(text: str, *, free: bool = False) -> dict[str, Any]:
@@ -100,10 +107,10 @@ class Recipe:
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             _check(value is None or (value > 0 and math.isfinite(value)), name, "positive and finite", self)
-        for name in ("optimizer", "schedule", "precision", "parallel"):
-            choices = get_args(HINTS[name])
-            _check(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", self)
-        _check(self.binarise in (None, *get_args(Binarise)), "binarise", f"one of {', '.join(get_args(Binarise))}", self)
+        for name, kind in CHOICES.items():
+            choices = get_args(kind)
+            chosen = getattr(self, name)
+            _check(chosen in choices or (name == "binarise" and chosen is None), name, f"one of {choices}", self)
         _check(self.levels is None or self.levels >= 2, "levels", "at least 2", self)
         _check(0 <= self.ema_decay < 1, "ema_decay", "at least 0 and less than 1", self)
         _check(0 < self.learning_rate_decay <= 1, "learning_rate_decay", "more than 0 and at most 1", self)
