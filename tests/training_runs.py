@@ -45,7 +45,9 @@ NOISY = replace(
     data_init=True,
 )
 # The last block's vertical condition takes no part in the output: a parameter without a gradient.
-CONDITIONAL = replace(CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2)
+CONDITIONAL = replace(
+    CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2
+)
 
 
 def write_data(path: Path, train: int = 12) -> Path:
