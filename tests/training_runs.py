@@ -31,7 +31,14 @@ TINY = Recipe(
 
 # For several processes: a curve line by line, in pieces that any of two processes can take.
 CURVE = replace(
-    TINY, name="curve", steps=10, micro_batch_size=1, log_every=1, validate_every=5, snapshot_every=4, validation_images=7
+    TINY,
+    name="curve",
+    steps=10,
+    micro_batch_size=1,
+    log_every=1,
+    validate_every=5,
+    validation_images=7,
+    snapshot_every=4,
 )
 NOISY = replace(
     CURVE,
