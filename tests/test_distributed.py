@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from training_runs import CONDITIONAL, CURVE, NOISY, differences, half_written, losses, write_data
 
 from pixelfast import checkpoints
-from pixelfast.training import Recipe, report, train
+from pixelfast.training import Recipe, meeting, report, train
+from pixelfast.training.meeting import fresh_store
 from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
 
+HANGS_AFTER = 400.0
+"""Seconds until processes that wait for each other are given up: far more than a busy machine needs."""
 WORKER = Path(__file__).with_name("distributed_worker.py")
 RECIPES = pytest.mark.parametrize("recipe", [CURVE, NOISY, CONDITIONAL], ids=lambda recipe: recipe.name)
 PARALLEL = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -27,7 +32,15 @@ def torchrun(*arguments: str, restarts: int = 0) -> subprocess.CompletedProcess[
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", str(restarts), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        out, err = process.communicate(timeout=HANGS_AFTER)
+    except subprocess.TimeoutExpired:
+        # Asked to end, torchrun ends the processes it has started; killed, it would leave them.
+        process.terminate()
+        out, err = process.communicate()
+        pytest.fail(f"hangs: {err}")
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +139,45 @@ def test_processes_that_are_started_again_resume(two: Path, data: Path, tmp_path
     assert "SIGKILL" in ended.stderr or "exitcode: -9" in ended.stderr
     assert half_written(tmp_path / "elastic") == []
     assert differences(tmp_path / "elastic", two / f"{CURVE.name}-ddp") == []
+
+
+def meet(store: dist.Store, ranks: range, world: int, seconds: float = 60.0) -> list[str]:
+    """What becomes of each process: it came, it was not there, or the error it raised."""
+    told = [""] * world
+
+    def come(rank: int) -> None:
+        try:
+            fresh_store(store, rank, world, seconds).set("name", "")
+            told[rank] = "came"
+        except Exception as error:
+            told[rank] = type(error).__name__
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+def test_a_meeting_forgets_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was there before, and whatever became of them: all of one start share a part nobody has used."""
+    store = dist.HashStore()
+    used: set[str] = set()
+    wrapped = meeting.PrefixStore
+    names: list[str] = []
+    monkeypatch.setattr(meeting, "PrefixStore", lambda name, inner: names.append(name) or wrapped(name, inner))
+    for _ in range(5):
+        names.clear()
+        assert meet(store, range(3), 3) == ["came"] * 3
+        assert len(names) == 3 and len(set(names)) == 1 and not used & set(names)
+        used.update(names)
+    # The first process comes alone, then the others alone: their traces must not mislead the next start.
+    assert meet(store, range(1), 3, 0.2) == ["PixelfastError", "", ""]
+    assert meet(store, range(1, 3), 3, 0.2) == ["", "PixelfastError", "PixelfastError"]
+    names.clear()
+    assert meet(store, range(3), 3) == ["came"] * 3
+    assert len(set(names)) == 1 and not used & set(names)
 
 
 def test_the_command_line(one: Path, data: Path, tmp_path: Path) -> None:

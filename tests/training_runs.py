@@ -31,7 +31,14 @@ TINY = Recipe(
 
 # For several processes: a curve line by line, in pieces that any of two processes can take.
 CURVE = replace(
-    TINY, name="curve", steps=10, micro_batch_size=1, log_every=1, validate_every=5, snapshot_every=4, validation_images=7
+    TINY,
+    name="curve",
+    steps=10,
+    micro_batch_size=1,
+    log_every=1,
+    validate_every=5,
+    validation_images=7,
+    snapshot_every=4,
 )
 NOISY = replace(
     CURVE,
@@ -45,7 +52,9 @@ NOISY = replace(
     data_init=True,
 )
 # The last block's vertical condition takes no part in the output: a parameter without a gradient.
-CONDITIONAL = replace(CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2)
+CONDITIONAL = replace(
+    CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2
+)
 
 
 def write_data(path: Path, train: int = 12) -> Path:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelfast.errors import PixelfastError
+from pixelfast.training.meeting import fresh_store
 
 _DONE, _FAILED = "+", "-"
 
@@ -116,7 +118,9 @@ def processes(device: str | torch.device | None) -> Iterator[Processes]:
         yield Processes(0, 1, device, grouped=False)
         return
     if not found:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store, rank, world = next(rendezvous("env://"))
+        dist.init_process_group(backend, store=fresh_store(store, rank, world), rank=rank, world_size=world)
     try:
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
         yield Processes(dist.get_rank(), dist.get_world_size(), device, grouped=True, restarted=restarted)
