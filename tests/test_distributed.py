@@ -182,7 +182,10 @@ def test_a_meeting_forgets_those_before(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_command_line(one: Path, data: Path, tmp_path: Path) -> None:
     """`torchrun -m pixelfast train`: one process talks."""
-    settings = [f"--set={name}={value}" for name, value in (("steps", 2), ("batch_size", 4), ("config.hidden", 2), ("config.shape", [1, 8, 8]))]
+    settings = [
+        f"--set={name}={value}"
+        for name, value in (("steps", 2), ("batch_size", 4), ("config.hidden", 2), ("config.shape", [1, 8, 8]))
+    ]
     command = ["-m", "pixelfast", "train", "gated-pixelcnn-mnist", "--data", str(data), "--out", str(tmp_path / "out")]
     ended = torchrun(*command, *settings)
     assert ended.returncode == 0, ended.stderr
