@@ -15,7 +15,7 @@ from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.errors import BackendError
 from pixelfast.likelihoods import Categorical
-from pixelfast.precision import coded_slots, coded_weights, narrow_kernels
+from pixelfast.precision import coded_slots, coded_weights, contraction_types
 from pixelfast.program import Buffer, Contraction, Input, Kernel, Load, Output, Program, Store, Term
 
 ISAS = _C.available_isas("int8")
@@ -121,7 +121,7 @@ def test_sums_are_those_of_integers(isa: str, channels: int, columns: int) -> No
     rng = np.random.default_rng(channels * columns)
     taps, bias = random_taps(rng, channels, columns), rng.normal(size=columns)
     program = contraction_program(channels, taps, bias)
-    assert narrow_kernels(program) == {1}
+    assert contraction_types(program, torch.int8)[1] == torch.int8
     for images in range(1, 9):
         slots = rng.normal(size=(images, SLOTS, channels)) * rng.lognormal(sigma=3, size=(images, SLOTS, 1))
         slots = slots.astype(np.float32).astype(np.float64)

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from gallery import IDIOMS, Idiom
+from shared_data import shared_file
 from torch import nn
 
 import pixelfast
-from pixelfast import _C
+from pixelfast import _C, shipped
 from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
+from pixelfast.data import load_mnist
 from pixelfast.errors import BackendError
-from pixelfast.precision import narrow_kernels
+from pixelfast.precision import contraction_types
 from pixelfast.program import k_blocks
 
 NAMES = {torch.bfloat16: "bfloat16", torch.int8: "int8"}
@@ -58,10 +60,12 @@ def rms(x: torch.Tensor) -> float:
 
 
 @of_every_kind
-@pytest.mark.parametrize("widths", [(16, 16), (1, 1), (7, 5), (33, 70), (160, 48), (257, 50), (24, 24, 24)], ids=str)
+@pytest.mark.parametrize(
+    "widths", [(8, 16, 16), (2, 1, 1), (3, 7, 5), (8, 33, 70), (8, 160, 48), (8, 257, 50), (24, 24, 24, 24)], ids=str
+)
 def test_the_engine_rounds_as_the_reference_does(dtype: torch.dtype, isa: str, widths: tuple[int, ...]) -> None:
     sampler = chain(*widths, dtype=dtype)
-    assert narrow_kernels(sampler.program)
+    assert dtype in contraction_types(sampler.program, dtype)
     x = torch.randint(0, 256, (3, 1, 5, 6))
     exact = on(sampler, ReferenceBackend, torch.float32).params(x)
     expected = on(sampler, ReferenceBackend, dtype).params(x)
@@ -76,15 +80,49 @@ def test_the_engine_rounds_as_the_reference_does(dtype: torch.dtype, isa: str, w
 def test_only_the_middle_is_rounded(dtype: torch.dtype, isa: str) -> None:
     """The image's own level and the parameters are computed in float32."""
     sampler = chain(24, dtype=dtype)
-    assert not narrow_kernels(sampler.program)
+    assert set(contraction_types(sampler.program, dtype)) == {torch.float32}
     x = torch.randint(0, 256, (2, 1, 5, 6))
     exact = on(sampler, ReferenceBackend, torch.float32).params(x)
     torch.testing.assert_close(on(sampler, CpuBackend, dtype, isa=isa).params(x), exact, rtol=1e-5, atol=1e-5)
 
 
+def types_of(sampler: pixelfast.Sampler, dtype: torch.dtype) -> dict[str, set[torch.dtype]]:
+    """By the name of the module that a contraction comes from."""
+    types: dict[str, set[torch.dtype]] = {}
+    for kernel, taken in zip(sampler.program.kernels, contraction_types(sampler.program, dtype), strict=True):
+        if kernel.contraction is not None:
+            types.setdefault(kernel.name.partition("(")[2].partition(",")[0], set()).add(taken)
+    return types
+
+
+def test_what_contractions_take() -> None:
+    whole, half, eighth = {torch.float32}, {torch.bfloat16}, {torch.int8}
+    sampler = chain(4, 5, 6, 7, dtype=torch.float32)
+    names = ["first", "middle.0", "middle.1", "middle.2", "head"]
+    for dtype, middle in [(torch.bfloat16, [half] * 3), (torch.int8, [half, eighth, eighth])]:
+        assert types_of(sampler, dtype) == dict(zip(names, [whole, *middle, whole], strict=True))
+    assert types_of(sampler, torch.float64) == {name: {torch.float64} for name in names}
+
+
+def test_a_level_is_followed_through_what_is_no_contraction() -> None:
+    """PixelCNN++ adds two contractions of the image and stretches the sum before the next contraction."""
+    model = pixelfast.models.PixelCNNPlusPlus((3, 8, 8), filters=8, blocks=1, mixtures=2)
+    types = types_of(pixelfast.compile(model), torch.int8)
+    assert all(types[f"encoder.0.{stack}.0.conv_in"] == {torch.bfloat16} for stack in ("vertical", "horizontal"))
+    assert all(types[f"encoder.0.{stack}.0.conv_out"] == {torch.int8} for stack in ("vertical", "horizontal"))
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.005), (torch.int8, 0.02)], ids=str)
+def test_a_trained_network_loses_little(dtype: torch.dtype, allowed: float) -> None:
+    images = load_mnist(shared_file("data", "mnist"), "test").images[-64:].long()
+    model = pixelfast.load(shipped.weights(shipped.DEFAULT))
+    exact, low = (pixelfast.compile(model, dtype=d).bits_per_dim(images).mean() for d in (torch.float32, dtype))
+    assert abs(float(low - exact)) <= allowed
+
+
 @of_every_kind
 def test_images_do_not_depend_on_batch_threads_or_sharing(dtype: torch.dtype, isa: str) -> None:
-    sampler = on(chain(33, 70, 16, dtype=dtype), CpuBackend, dtype, isa=isa)
+    sampler = on(chain(16, 33, 70, 16, dtype=dtype), CpuBackend, dtype, isa=isa)
 
     def digest(batch: int, threads: int, sharing: str) -> str:
         parts = []

@@ -27,7 +27,7 @@ class CpuBackend:
     Args:
         program: what to run.
         likelihood: what the outputs are parameters of.
-        dtype: float32, or bfloat16 or int8 for contractions of such numbers (see `precision`).
+        dtype: float32, or bfloat16 or int8 for most contractions (see `precision`).
         isa: "avx512_bf16" (for bfloat16), "avx512_vnni" (for int8), "avx512", "avx2" or "baseline"; empty takes
             $PIXELFAST_ISA, or else the best that the CPU has.
 

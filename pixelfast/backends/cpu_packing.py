@@ -9,7 +9,7 @@ import torch
 
 from .. import _C
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
-from ..precision import LOW_PRECISION, coded_weights, narrow_kernels
+from ..precision import coded_weights, contraction_types
 from ..program import Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
 from .cpu_instructions import Argument, translate
 
@@ -44,11 +44,10 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
     head = head_of(likelihood)
     if head is None:
         raise ValueError(f"no kernel for {likelihood}")
-    precision = PRECISIONS[dtype]
-    narrow = narrow_kernels(program) if dtype in LOW_PRECISION else frozenset()
+    types = contraction_types(program, dtype)
     return _C.Engine(
         isa=isa,
-        precision=precision,
+        precision=PRECISIONS[dtype],
         shape=list(program.shape),
         buffers=[
             (
@@ -60,7 +59,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
             for b in program.buffers
         ],
         tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.tables],
-        kernels=[_kernel(k, precision if i in narrow else FLOAT32) for i, k in enumerate(program.kernels)],
+        kernels=[_kernel(k, PRECISIONS[t]) for k, t in zip(program.kernels, types, strict=True)],
         tasks=np.ascontiguousarray(program.tasks, dtype=np.int32),
         sites=np.ascontiguousarray(program.sites, dtype=np.int32),
         input=(

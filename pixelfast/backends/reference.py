@@ -15,7 +15,7 @@ import torch
 from ..builder import evaluate
 from ..likelihoods import Likelihood
 from ..likelihoods.base import PixelState, check_drawn
-from ..precision import LOW_PRECISION, coded_slots, coded_weights, narrow_kernels
+from ..precision import LOW_PRECISION, coded_slots, coded_weights, contraction_types
 from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
 from .base import Job, Result
@@ -28,12 +28,11 @@ class ReferenceBackend:
         self.program = program
         self.likelihood = likelihood
         self.dtype = torch.float32 if dtype in LOW_PRECISION else dtype
-        narrow = narrow_kernels(program) if dtype in LOW_PRECISION else frozenset()
+        types = contraction_types(program, dtype)
         self._tables = [torch.from_numpy(t.astype(np.int64)) for t in program.tables]
         self._sites = torch.from_numpy(program.sites.astype(np.int64))
         self._kernels = [
-            _Runner(k, self._tables, self.dtype, dtype if i in narrow else self.dtype)
-            for i, k in enumerate(program.kernels)
+            _Runner(k, self._tables, self.dtype, precision) for k, precision in zip(program.kernels, types, strict=True)
         ]
         self._constants = {
             i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(self.dtype)[None]
