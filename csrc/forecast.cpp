@@ -19,6 +19,9 @@ constexpr int64_t kFirstTurns = 64;
 constexpr int64_t kJudgedAtFirst = 4;
 constexpr int64_t kJudgedLater = 32;
 
+// Later, turns of one step are timed now and then only.
+constexpr int64_t kTimed = 4;
+
 // One of so many first turns computes more than one step in any case, to see what further rows cost.
 constexpr int64_t kTrials = 16;
 
@@ -63,14 +66,17 @@ void Forecaster::settle() {
         call_.fail(std::current_exception());
         progress_.next.first = stale_until_;
     }
-    measure(run);
+    if (timed_) measure(run);
     ++turns_;
     if (progress_.next.first == row_end_) {
         if (row_end_ % row_ == 0) ++progress_.rows;
         progress_.finished = row_end_ == call_.request.last_number;
         row_end_ = std::min(row_end_ + row_, call_.request.last_number);
     }
-    if (!progress_.finished) choose();
+    if (progress_.finished) return;
+    resume();
+    choose();
+    timed_ = progress_.next.count > 1 || turns_ < kFirstTurns || turns_ % kTimed == 0;
 }
 
 // How many.
@@ -106,9 +112,7 @@ void Forecaster::judge(int64_t number, const Guess& guess, double value) {
 }
 
 void Forecaster::measure(const Stretch& run) {
-    const Clock::time_point now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - since_).count();
-    since_ = now;
+    const double seconds = std::chrono::duration<double>(Clock::now() - since_).count();
     double first = 0, rows = 0;
     for (int64_t number = run.first; number < run.first + run.count; ++number) {
         const StepWork& step = steps_[number];
@@ -124,7 +128,8 @@ void Forecaster::choose() {
     const int64_t room = std::min(row_end_ - next.first, call_.program.lookahead);
     const int64_t forced = call_.request.lookahead;
     int64_t count = forced > 0 ? std::min(forced, room) : best_count(room);
-    std::fill(guesses_.begin(), guesses_.end(), Guess{});
+    std::fill_n(guesses_.begin(), guessed_, Guess{});
+    guessed_ = 0;
     if (count > 1) {
         make_guesses(count - 1, true);
     } else if (forced == 0 && turns_ % (turns_ < kFirstTurns ? kJudgedAtFirst : kJudgedLater) == 0) {
@@ -182,6 +187,7 @@ Forecaster::Choice Forecaster::best_source(int64_t number) const {
 void Forecaster::make_guesses(int64_t count, bool used) {
     const int64_t first = progress_.next.first, channels = call_.program.channels;
     pixel_ = call_.pixels[sample_];
+    guessed_ = count;
     for (int64_t number = first; number < first + count; ++number) {
         const int64_t channel = number % channels;
         if (channel == 0) pixel_.restart();

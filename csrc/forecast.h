@@ -83,11 +83,13 @@ private:
     int64_t turns_ = 0;
     int64_t stale_until_ = 0;     // what lies between the stretch's start and here has been computed on wrong guesses
     std::vector<Guess> guesses_;  // of the stretch's numbers
+    int64_t guessed_ = 0;         // so many of them are made
     std::vector<uint8_t> easy_;   // by column: whether the last number there was as guessed
     PixelState pixel_;            // of the number that is being guessed
     Rate rates_[given][2][2];     // by source, whether the number above was easy, and the one before
     Pace pace_;
     Clock::time_point since_;
+    bool timed_ = true;
     Forecasts counts_;
 };
 

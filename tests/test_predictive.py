@@ -94,18 +94,18 @@ def plus(shape: tuple[int, int, int], **changes: Any) -> nn.Module:
 
 
 class Shifted(nn.Module):
-    """Two causal convolutions and a head, for any likelihood."""
+    """Two rows above and two numbers to the left, for any likelihood."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, 8, (2, 3))
-        self.second = nn.Conv2d(8, 8, (1, 2))
+        self.second = nn.Conv2d(channels, 8, (1, 2))
         self.head = nn.Conv2d(8, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         above = self.first(nn.functional.pad(x, (1, 1, 2, 0)))[:, :, :-1]
-        left = self.second(nn.functional.pad(torch.tanh(above), (2, 0)))[..., :-1]
-        return self.head(torch.tanh(above) + left)
+        left = self.second(nn.functional.pad(x, (2, 0)))[..., :-1]
+        return self.head(torch.tanh(above + left))
 
 
 def shifted(shape: tuple[int, int, int], likelihood: Any) -> pixelfast.Sampler:
@@ -185,7 +185,8 @@ HEADS = {
 def test_heads_temperatures_and_modes(head: str, temperature: float, mode: str) -> None:
     shape, likelihood = HEADS[head]
     sampler = shifted(shape, likelihood)
-    assert_same_bits(sampler, 6, temperature=temperature, mode=mode, seed=7)
+    totals = assert_same_bits(sampler, 6, temperature=temperature, mode=mode, seed=7)
+    assert temperature == 0 or totals["forecasts_accepted"] < totals["forecasts"]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -326,6 +327,21 @@ def test_statistics_of_a_call() -> None:
     assert torch.equal(sampler.sample(3, batch_size=1), ahead)
     stats = sampler.stats
     assert (stats.forecasts, stats.forecasts_accepted, stats.evaluations) == (0, 0, 3 * steps)
+
+
+def test_what_is_of_no_use_is_tried_now_and_then_only() -> None:
+    """Of 256 equal levels nobody guesses the next; another temperature is another matter."""
+    sampler = shifted((1, 12, 24), pixelfast.Categorical(256))
+    job = Job(1, sample_ids=np.zeros(1, dtype=np.uint64))
+
+    def tries(**changes: Any) -> list[bool]:
+        return [sampler.backend.run(dataclasses.replace(job, **changes)).stats["forecasts"] > 0 for _ in range(6)]
+
+    assert tries() == [True] + 5 * [False]
+    assert tries(temperature=0.5) == [True] + 5 * [False]
+    assert tries(lookahead=2) == 6 * [True]
+    known, mask = np.zeros((1, 1, 12, 24), dtype=np.int64), np.ones((1, 1, 12, 24), dtype=bool)
+    assert tries(known=known, mask=mask) == 6 * [True]
 
 
 def test_several_images_in_a_team_are_sampled_plainly() -> None:
