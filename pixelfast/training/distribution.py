@@ -124,6 +124,9 @@ def processes(device: str | torch.device | None) -> Iterator[Processes]:
     try:
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
         yield Processes(dist.get_rank(), dist.get_world_size(), device, grouped=True, restarted=restarted)
+        if not found:
+            # A process that leaves early closes connections on which the others may still wait: gloo then aborts them.
+            dist.barrier()
     finally:
         if not found:
             dist.destroy_process_group()
