@@ -43,14 +43,11 @@ constexpr float kLogScaleFloor = -7.0f;
 template <class Number>
 struct LevelConstants {
     Number last;          // the highest level
-    Number inverse_last, inverse_rest;  // their sum is 1 / last: one Number alone is off by a whole rounding error
     Number log_width;     // log of a bin's width in [-1, 1]
     Number tiny, most;    // of a log-width, and of an exponent: limits of this precision
 
     explicit LevelConstants(int64_t levels)
         : last(static_cast<Number>(levels - 1)),
-          inverse_last(static_cast<Number>(1.0 / static_cast<double>(levels - 1))),
-          inverse_rest(static_cast<Number>(1.0 / static_cast<double>(levels - 1) - static_cast<double>(inverse_last))),
           log_width(static_cast<Number>(log_double(2.0 / static_cast<double>(levels - 1)))),
           tiny(sizeof(Number) == 4 ? -25 : -40),
           most(sizeof(Number) == 4 ? 80 : 700) {}
@@ -86,7 +83,8 @@ PF_INLINE Bin<V> bin(V mean, V log_scale, const Level<V>& level,
     const auto floored = log_scale < kLogScaleFloor;
     const V floor = floored ? constant<V>(kLogScaleFloor) : log_scale;
     const V inverse_scale = power(-floor);
-    const V half_bin = fma(inverse_scale, constant<V>(constants.inverse_last), inverse_scale * constants.inverse_rest);
+    // Divided: times 1 / last would be off by as much as the rest of the sum together, the same way at every pixel.
+    const V half_bin = inverse_scale / constants.last;
     const V width = half_bin + half_bin;
     const V log_width = constants.log_width - floor;
     const auto edge = level.lowest | level.highest;
