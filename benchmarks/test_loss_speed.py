@@ -6,31 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from mixture_loss import arguments, losses, plain, step
 
-from pixelfast import DiscretizedLogisticMixture
-
-LIKELIHOOD = DiscretizedLogisticMixture()
-BATCH, CHANNELS, SIZE = 16, 3, 32
-
-
-def plain(params: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return -LIKELIHOOD.log_prob(params, x).sum() / x.shape[0]
-
-
-LOSSES = {"pixelfast": LIKELIHOOD.loss, "eager": plain, "compiled": torch.compile(plain)}
+LOSSES = losses()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_mixture_loss(benchmark: Any, name: str) -> None:
-    params = torch.randn(BATCH, LIKELIHOOD.parameters(CHANNELS), SIZE, SIZE, requires_grad=True)
-    x = torch.randint(LIKELIHOOD.levels, (BATCH, CHANNELS, SIZE, SIZE), dtype=torch.uint8)
+    params, x = arguments()
     expected = plain(params.detach(), x)
-
-    def step() -> torch.Tensor:
-        params.grad = None
-        loss = LOSSES[name](params, x)
-        loss.backward()
-        return loss.detach()
-
-    step()
-    torch.testing.assert_close(benchmark(step), expected)
+    step(LOSSES[name], params, x)
+    torch.testing.assert_close(benchmark(lambda: step(LOSSES[name], params, x)), expected)
