@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LOG_SCALE_FLOOR = tl.constexpr(-7.0)
+from .elementary import decay, exp, tanh
+from .mixture_planes import LOG_SCALE_FLOOR, mixtures_of, place, read, write
+
 LEAST = tl.constexpr(-1e30)
 """Stands for minus infinity where differences are taken."""
 
@@ -41,7 +43,7 @@ def mixture_nll(params: Tensor, x: Tensor, levels: int) -> Tensor:
     if pixels > 0:
         with torch.cuda.device_of(params):
             mixture_nll_kernel[(triton.cdiv(pixels, shape.block),)](
-                params, x, nats, pixels, x.shape[2], x.shape[3], _mixtures(params, x), levels,
+                params, x, nats, pixels, x.shape[2], x.shape[3], mixtures_of(params, x.shape[1]), levels,
                 *params.stride(), *x.stride(),
                 CHANNELS=x.shape[1], BLOCK=shape.block, num_warps=shape.warps,
             )  # fmt: skip
@@ -56,15 +58,11 @@ def mixture_nll_backward(upstream: Tensor, params: Tensor, x: Tensor, levels: in
     if pixels > 0:
         with torch.cuda.device_of(params):
             mixture_nll_backward_kernel[(triton.cdiv(pixels, shape.block),)](
-                upstream, params, x, gradient, pixels, x.shape[2], x.shape[3], _mixtures(params, x), levels,
+                upstream, params, x, gradient, pixels, x.shape[2], x.shape[3], mixtures_of(params, x.shape[1]), levels,
                 *upstream.stride(), *params.stride(), *x.stride(), *gradient.stride(),
                 CHANNELS=x.shape[1], BLOCK=shape.block, num_warps=shape.warps,
             )  # fmt: skip
     return gradient
-
-
-def _mixtures(params: Tensor, x: Tensor) -> int:
-    return params.shape[1] // (10 if x.shape[1] == 3 else 3)
 
 
 @triton.jit
@@ -77,7 +75,7 @@ def mixture_nll_kernel(
     number = nats.dtype.element_ty
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = pixel < pixels
-    image, row, column = _place(pixel, height, width)
+    image, row, column = place(pixel, height, width)
     params += image * params_image + row * params_row + column * params_column
     x += image * x_image + row * x_row + column * x_column
     last = (levels - 1).to(number)
@@ -99,7 +97,7 @@ def mixture_nll_backward_kernel(
     number = upstream.dtype.element_ty
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = pixel < pixels
-    image, row, column = _place(pixel, height, width)
+    image, row, column = place(pixel, height, width)
     params += image * params_image + row * params_row + column * params_column
     x += image * x_image + row * x_row + column * x_column
     gradient += image * gradient_image + row * gradient_row + column * gradient_column
@@ -111,48 +109,29 @@ def mixture_nll_backward_kernel(
     outer = tl.load(upstream, mask=mask, other=0.0) + sick
     kinds: tl.constexpr = 3 if CHANNELS == 3 else 2
     for k in range(mixtures):
-        logit = _read(params, k, params_plane, mask, number) - top
+        logit = read(params, k, params_plane, mask, number) - top
         means, tangents = _means(params, params_plane, mask, mixtures, k, red, green, last, CHANNELS)
         mass = prior * 0.0 + 1.0
         exponent = logit
         by_means, by_scales = (), ()
         for c in tl.static_range(CHANNELS):
-            log_scale = _read(params, mixtures * (2 + c * kinds) + k, params_plane, mask, number)
+            log_scale = read(params, mixtures * (2 + c * kinds) + k, params_plane, mask, number)
             own, shift, _, by_mean, by_scale = _bin(means[c], log_scale, (red, green, blue)[c], last)
             mass *= own
             exponent += shift
             by_means = by_means + (by_mean,)  # noqa: RUF005 (Triton has no unpacking)
             by_scales = by_scales + (by_scale,)  # noqa: RUF005
         # As in the sums: an exponent rounded in another way would give another probability.
-        weight = outer * (mass * _exp(exponent - best) / total)
-        _write(gradient, k, gradient_plane, mask, outer * (_exp(logit) / prior) - weight)
+        weight = outer * (mass * exp(exponent - best) / total)
+        write(gradient, k, gradient_plane, mask, outer * (exp(logit) / prior) - weight)
         for c in tl.static_range(CHANNELS):
             first = mixtures * (1 + c * kinds) + k
-            _write(gradient, first, gradient_plane, mask, -weight * by_means[c])
-            _write(gradient, first + mixtures, gradient_plane, mask, -weight * by_scales[c])
+            write(gradient, first, gradient_plane, mask, -weight * by_means[c])
+            write(gradient, first + mixtures, gradient_plane, mask, -weight * by_scales[c])
             if CHANNELS == 3:
                 by_tangent = by_means[1 if c == 0 else 2] * ((green if c == 2 else red) / last)
                 slope = 1.0 - tangents[c] * tangents[c]
-                _write(gradient, first + 2 * mixtures, gradient_plane, mask, -weight * by_tangent * slope)
-
-
-@triton.jit
-def _place(pixel, height, width):
-    """Image, row and column of a pixel, 64 bits wide: offsets may need them."""
-    column = pixel % width
-    row = pixel // width % height
-    image = pixel // (width * height)
-    return image.to(tl.int64), row.to(tl.int64), column.to(tl.int64)
-
-
-@triton.jit
-def _read(base, plane, stride, mask, number: tl.constexpr):
-    return tl.load(base + plane * tl.cast(stride, tl.int64), mask=mask, other=0.0).to(number)
-
-
-@triton.jit
-def _write(base, plane, stride, mask, value):
-    tl.store(base + plane * tl.cast(stride, tl.int64), value.to(base.dtype.element_ty), mask=mask)
+                write(gradient, first + 2 * mixtures, gradient_plane, mask, -weight * by_tangent * slope)
 
 
 @triton.jit
@@ -174,7 +153,7 @@ def _levels(x, stride, mask, last, CHANNELS: tl.constexpr):
 def _largest_logit(params, stride, mask, mixtures, number: tl.constexpr):
     top = tl.load(params, mask=mask, other=0.0).to(number)
     for k in range(1, mixtures):
-        top = tl.maximum(top, _read(params, k, stride, mask, number))
+        top = tl.maximum(top, read(params, k, stride, mask, number))
     return top
 
 
@@ -187,20 +166,20 @@ def _sums(params, stride, mask, mixtures, top, red, green, blue, last, CHANNELS:
     best = tl.zeros_like(top) + LEAST
     total = tl.zeros_like(top)
     for k in range(mixtures):
-        logit = _read(params, k, stride, mask, number) - top
+        logit = read(params, k, stride, mask, number) - top
         means, _ = _means(params, stride, mask, mixtures, k, red, green, last, CHANNELS)
         mass = tl.zeros_like(top) + 1.0
         exponent = logit
         size = logit
         for c in tl.static_range(CHANNELS):
-            log_scale = _read(params, mixtures * (2 + c * kinds) + k, stride, mask, number)
+            log_scale = read(params, mixtures * (2 + c * kinds) + k, stride, mask, number)
             own, shift, log_own, _, _ = _bin(means[c], log_scale, (red, green, blue)[c], last)
             mass *= own
             exponent += shift
             size += shift + log_own
-        prior += _exp(logit)
+        prior += exp(logit)
         better = tl.maximum(best, size)
-        total = total * _exp(best - better) + mass * _exp(exponent - better)
+        total = total * exp(best - better) + mass * exp(exponent - better)
         best = better
     return prior, best, total
 
@@ -209,13 +188,13 @@ def _sums(params, stride, mask, mixtures, top, red, green, blue, last, CHANNELS:
 def _means(params, stride, mask, mixtures, k, red, green, last, CHANNELS: tl.constexpr):
     """Means of one component by channel, and the coefficients that moved them, after tanh."""
     number = red.dtype
-    first = _read(params, mixtures + k, stride, mask, number)
+    first = read(params, mixtures + k, stride, mask, number)
     if CHANNELS == 3:
-        red_on_green = _tanh(_read(params, mixtures * 3 + k, stride, mask, number))
-        red_on_blue = _tanh(_read(params, mixtures * 6 + k, stride, mask, number))
-        green_on_blue = _tanh(_read(params, mixtures * 9 + k, stride, mask, number))
-        second = _read(params, mixtures * 4 + k, stride, mask, number) + red_on_green * (red / last)
-        third = _read(params, mixtures * 7 + k, stride, mask, number) + red_on_blue * (red / last)
+        red_on_green = tanh(read(params, mixtures * 3 + k, stride, mask, number))
+        red_on_blue = tanh(read(params, mixtures * 6 + k, stride, mask, number))
+        green_on_blue = tanh(read(params, mixtures * 9 + k, stride, mask, number))
+        second = read(params, mixtures * 4 + k, stride, mask, number) + red_on_green * (red / last)
+        third = read(params, mixtures * 7 + k, stride, mask, number) + red_on_blue * (red / last)
         third += green_on_blue * (green / last)
         return (first, second, third), (red_on_green, red_on_blue, green_on_blue)
     else:
@@ -230,7 +209,7 @@ def _bin(mean, log_scale, centre, last):
     (1 - exp(-near - far)) E / (1 + E) / (1 + exp(-far)); the outermost bins have a near edge only.
     """
     floor = tl.where(log_scale < LOG_SCALE_FLOOR, LOG_SCALE_FLOOR, log_scale)
-    inverse_scale = _exp(-floor)
+    inverse_scale = exp(-floor)
     half_bin = inverse_scale / last
     width = half_bin + half_bin
     log_width = tl.log(2.0 / last) - floor
@@ -245,8 +224,8 @@ def _bin(mean, log_scale, centre, last):
     near = (side * centred + 1.0) * half_bin
     far = width - near
     inside = near > 0
-    power_near = _exp(tl.where(near > 80.0, 80.0, near))
-    power_width, rest = _decay(width)
+    power_near = exp(tl.where(near > 80.0, 80.0, near))
+    power_width, rest = decay(width)
     power_width = tl.where(edge, 0.0, power_width)
     rest = tl.where(edge | tiny, 1.0, rest)
 
@@ -266,53 +245,3 @@ def _bin(mean, log_scale, centre, last):
     by_mean = side * inverse_scale * (by_far - by_near)
     by_log_scale = tl.where(log_scale < LOG_SCALE_FLOOR, 0.0, -(near * by_near + far * by_far + by_width))
     return mass, exponent, log_mass, by_mean, by_log_scale
-
-
-@triton.jit
-def _reduced(x):
-    """n and p with exp(x) = 2^n (1 + p), for float32 x from -100 to 100: nearer than the hardware's own exponential.
-
-    The polynomial is that of `csrc/vec_math.h`.
-    """
-    # Adding and taking away 1.5 * 2^23 rounds to a whole number.
-    n = (x * 1.44269504 + 12582912.0) - 12582912.0
-    # ln 2 in two parts; the first has 9 digits, so its product with n is exact.
-    r = x - n * 0.693359375
-    r = r + n * 2.12194440e-4
-    q = 1.394072082e-03 + r * 1.984588453e-04
-    q = 8.333389647e-03 + r * q
-    q = 4.166635871e-02 + r * q
-    q = 1.666666567e-01 + r * q
-    q = 0.5 + r * q
-    return n, r + r * r * q
-
-
-@triton.jit
-def _exp(x):
-    """exp(x) within 2 units in the last place; 0 below 1e-38."""
-    if x.dtype == tl.float64:
-        return tl.exp(x)
-    else:
-        n, p = _reduced(tl.where(x < -87.0, -87.0, x))
-        return tl.where(x < -87.0, 0.0, tl.exp2(n) * (1.0 + p))
-
-
-@triton.jit
-def _decay(x):
-    """exp(-x) and 1 - exp(-x) for x >= 0, each within 2 units in the last place."""
-    if x.dtype == tl.float64:
-        power = tl.exp(-x)
-        # What is rounded off exp(-x) comes back through its logarithm (Kahan).
-        near = tl.where(power == 1.0, x, (power - 1.0) * x / tl.log(tl.where(power == 1.0, 0.5, power)))
-        return power, tl.where(x < 0.5, near, 1.0 - power)
-    else:
-        n, p = _reduced(-tl.where(x > 87.0, 87.0, x))
-        scale = tl.exp2(n)
-        return scale + scale * p, (1.0 - scale) - scale * p
-
-
-@triton.jit
-def _tanh(x):
-    _, rest = _decay(2.0 * tl.abs(x))
-    value = rest / (2.0 - rest)
-    return tl.where(x < 0, -value, value)

@@ -25,8 +25,8 @@ from pixelfast.likelihoods.base import (
     check_levels,
     check_params,
 )
-from pixelfast.likelihoods.gumbel import choose, logistic
-from pixelfast.ops import mixture_nll
+from pixelfast.ops import mixture_nll, mixture_sample
+from pixelfast.ops.gumbel import choose
 from pixelfast.ops.mixture_loss_reference import (
     LOG_SCALE_FLOOR,
     Parts,
@@ -37,6 +37,7 @@ from pixelfast.ops.mixture_loss_reference import (
     signed,
     split,
 )
+from pixelfast.ops.mixture_sample_reference import draw_level
 
 REFERENCE_MARGIN = 1e-5
 """Mode "reference" keeps uniforms this far from 0 and 1, as the published sampler does."""
@@ -140,13 +141,13 @@ class DiscretizedLogisticMixture(Likelihood):
                 posterior = self._posterior(channel, parts, pixel.values, temperature)
                 again = choose(posterior, uniforms[:, :m], temperature)
                 pixel.component = torch.where(given, again, pixel.component)
-        chosen = pixel.component.clamp(min=0).unsqueeze(1)
-        mean = component_means(parts, channel, values).gather(1, chosen).squeeze(1)
-        scale = parts.log_scales[channel].gather(1, chosen).squeeze(1).clamp(min=LOG_SCALE_FLOOR).exp()
-        value = mean + temperature * scale * logistic(uniforms[:, m])
-        level = (value + 1) * (0.5 * (self.levels - 1))
-        level = (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
-        return level.masked_fill(pixel.component < 0, math.nan)
+        level = draw_level(parts, channel, values, pixel.component, uniforms[:, m], self.levels, temperature)
+        return (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
+
+    def draw_all(self, flat: torch.Tensor, uniforms: torch.Tensor, temperature: float, mode: str) -> torch.Tensor:
+        if mode == "exact":
+            return mixture_sample(flat, uniforms, levels=self.levels, temperature=temperature)
+        return super().draw_all(flat, uniforms, temperature, mode)
 
     def _posterior(self, channel: int, parts: Parts, levels: torch.Tensor, temperature: float) -> torch.Tensor:
         """Unnormalised log-posterior of the component given the channels before, times the temperature.

@@ -14,10 +14,10 @@ from torch import Tensor
 from pixelfast.errors import ShapeError
 
 from .implementations import CPU_REMEDY, CUDA_REMEDY, implementation
-from .mixture_loss_reference import mixture_nll_reference, planes_per_component
+from .mixture_arguments import check_params
+from .mixture_loss_reference import mixture_nll_reference
 
 _DEVICES = ("cpu", "cuda", "meta")
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def mixture_nll(params: Tensor, x: Tensor, *, levels: int = 256) -> Tensor:
@@ -52,24 +52,7 @@ def _check(params: Tensor, x: Tensor, levels: int) -> None:
         raise ShapeError(
             f"x has dtype {x.dtype} and shape {tuple(x.shape)}; it must be integers (N, C, H, W) of 1 or 3 channels"
         )
-    n, channels, height, width = x.shape
-    planes = planes_per_component(channels)
-    fits = (
-        params.dtype in _FLOATS
-        and params.ndim == 4
-        and (params.shape[0], *params.shape[2:]) == (n, height, width)
-        and params.shape[1] >= planes
-        and params.shape[1] % planes == 0
-    )
-    if not fits:
-        raise ShapeError(
-            f"params have dtype {params.dtype} and shape {tuple(params.shape)}; for x of shape {tuple(x.shape)} they "
-            f"must be float32, float64, float16 or bfloat16 ({n}, {planes} * mixtures, {height}, {width})"
-        )
-    if params.device != x.device:
-        raise ShapeError(f"params are on {params.device} and x on {x.device}; they must be on one device")
-    if levels < 2:
-        raise ShapeError(f"levels is {levels}; it must be at least 2")
+    check_params(params, x.shape, x, "x", levels)
 
 
 def _cpu() -> Any:
