@@ -52,7 +52,16 @@ def naive_sample(
     A model in stages (`VQVAEWithPrior`) has its codes drawn like that, in their own stream, and then decoded.
     """
     if in_stages(model):
-        check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, known=known, mask=mask, on_row=on_row)
+        check_stages(
+            model,
+            shape=shape,
+            likelihood=likelihood,
+            input=input,
+            outputs=outputs,
+            known=known,
+            mask=mask,
+            on_row=on_row,
+        )
         codes = naive_sample(
             model.prior,
             n,

@@ -140,9 +140,7 @@ def compile(
         raise BackendError(f"dtype is {dtype!r}; it takes {', '.join(map(str, DTYPES))}")
     place = _device(device)
     if in_stages(model):
-        check_stages(
-            model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition
-        )
+        check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition)
         return StagedSampler(model, compile(model.prior, backend=backend, dtype=dtype, stream=CODES), place)
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
     started = time.perf_counter()

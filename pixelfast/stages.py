@@ -108,7 +108,9 @@ class StagedSampler:
 
     def describe(self) -> str:
         """The prior's program as text, and what follows it."""
-        return f"{self.codes.describe()}\nthen decoded to images {tuple(self.shape)}, one at a time, by torch in float64"
+        return (
+            f"{self.codes.describe()}\nthen decoded to images {tuple(self.shape)}, one at a time, by torch in float64"
+        )
 
 
 def in_stages(model: Any) -> bool:

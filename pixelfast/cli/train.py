@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         help=f"one of: {', '.join(training.RECIPES)}; may be left out with --resume",
     )
-    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
+    parser.add_argument("--data", metavar="PATH", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for snapshots, log and the model")
     parser.add_argument(
         "--set",
@@ -39,6 +39,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated",
+    )
+    parser.add_argument(
+        "--autoencoder",
+        metavar="FILE",
+        type=Path,
+        help="for recipes of a prior: the trained VQ-VAE whose codes it learns; the model written holds both",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot in --out")
     parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: a GPU where there is one)")
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
             recipe,
             data=args.data,
             out=args.out,
+            autoencoder=args.autoencoder,
             resume=args.resume,
             progress=first and progress.wanted(args.progress),
             device=args.device,
@@ -69,4 +76,4 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise SystemExit(INTERRUPTED) from None
     if first:
-        print(f"{result.bits_per_dim:.4f} bits/dim on the test split, {result.steps} steps: {result.path}")
+        print(f"{result.loss:.4f} {result.unit} on the test split, {result.steps} steps: {result.path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [channels, *[max(1, hidden // 2)] * (halvings - 1), hidden]
         self.halvings = nn.ModuleList(
-            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
         )
         self.near = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(hidden, inner) for _ in range(blocks))
@@ -53,8 +55,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(hidden, inner) for _ in range(blocks))
         widths = [hidden, *[max(1, hidden // 2)] * (doublings - 1), channels]
         self.doublings = nn.ModuleList(
-            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
-            for before, after in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -103,8 +103,10 @@ class VQVAE(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """The images of codes, integers (N, 1, h, w): int64 levels (N, C, H, W)."""
         if tuple(codes.shape[1:]) != self.code_shape or codes.is_floating_point():
-            raise ShapeError(f"codes must be integers (N, {', '.join(map(str, self.code_shape))}), got {codes.dtype} "
-                             f"{tuple(codes.shape)}")
+            raise ShapeError(
+                f"codes must be integers (N, {', '.join(map(str, self.code_shape))}), got {codes.dtype} "
+                f"{tuple(codes.shape)}"
+            )
         signed = self.decoder(self.quantizer.lookup(codes[:, 0].long()))
         return ((signed + 1) * (0.5 * (self.levels - 1))).round().clamp(0, self.levels - 1).long()
 

@@ -17,9 +17,9 @@ from pixelfast import checkpoints
 from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
-from pixelfast.training import overrides
+from pixelfast.training import overrides, stages
 from pixelfast.training.distribution import Processes, processes
-from pixelfast.training.evaluate import total_bits
+from pixelfast.training.evaluate import loss_unit, total_loss
 from pixelfast.training.images import ImageSet, open_images
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
@@ -43,9 +43,10 @@ SNAPSHOT_SHARE = 0.05
 
 @dataclass(frozen=True)
 class TrainResult:
-    """bits_per_dim: of the averaged weights over the whole test set. path: the model that was written."""
+    """loss: of the averaged weights over the whole test set, in `unit`. path: the model that was written."""
 
-    bits_per_dim: float
+    loss: float
+    unit: str
     steps: int
     path: Path
 
@@ -55,6 +56,7 @@ def train(
     *,
     data: Path,
     out: Path,
+    autoencoder: Path | None = None,
     resume: bool = False,
     progress: bool = True,
     device: str | torch.device | None = None,
@@ -72,8 +74,9 @@ def train(
     Under torchrun every process calls this with the same arguments and sees the same folders; the first one
     writes. Processes that torchrun starts again resume by themselves.
 
-    recipe: None takes the snapshot's, with `resume`. device: default a GPU where there is one. `progress` shows
-    bars.
+    recipe: None takes the snapshot's, with `resume`. autoencoder: a checkpoint of a trained VQ-VAE, whose codes a
+    prior learns (see `stages`); a resumed run has it already. device: default a GPU where there is one. `progress`
+    shows bars.
 
     Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
     or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
@@ -86,19 +89,24 @@ def train(
             if saved is None:
                 raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
             recipe = overrides.from_json(saved.state["recipe"])
+        frozen = stages.open_autoencoder(recipe, autoencoder, needed=saved is None)
+        if frozen is not None:
+            recipe = stages.completed(recipe, frozen)
         if recipe.parallel == "fsdp" and not group.grouped:
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
             )
         torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
         model = registry.create(recipe.model, **recipe.config)
+        if frozen is not None:
+            stages.take_over(model, frozen)
         train_images, test_images = _open_images(group, data, recipe, model)
         run = Run(recipe, model, train_images, group)
         if saved is not None:
             run.load(saved)
         group.by_first(lambda: _make_folder(out))
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
-        report = Report(recipe, out, run.step, log_bytes, progress) if group.first else None
+        report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
         try:
             with asked_to_stop() as stop:
                 trainer = _Trainer(run, group, data, out, report, test_images, stop.is_set)
@@ -106,11 +114,11 @@ def train(
                     # A folder that cannot be written shows now, not after the first steps.
                     trainer.save(required=True)
                 trainer.take_steps()
-                bits = trainer.evaluate_at_the_end()
+                loss = trainer.evaluate_at_the_end()
         finally:
             if report is not None:
                 report.close()
-    return TrainResult(bits_per_dim=bits, steps=run.step, path=out / MODEL)
+    return TrainResult(loss=loss, unit=loss_unit(model), steps=run.step, path=out / MODEL)
 
 
 class _Trainer:
@@ -176,28 +184,28 @@ class _Trainer:
         self._next_save = time.monotonic() + max(SNAPSHOT_SECONDS, took / SNAPSHOT_SHARE)
 
     def evaluate_at_the_end(self) -> float:
-        """Bits per dimension over the whole test set; writes the model."""
+        """The loss over the whole test set; writes the model."""
         model = self._run.averaged_model()
-        bits = self._bits(model, len(self._test_images))
-        if bits is None:
+        loss = self._loss(model, len(self._test_images))
+        if loss is None:
             self._interrupt()
 
         def write() -> str:
             assert self._report is not None
-            self._report.result(bits)
+            self._report.result(loss)
             checkpoints.save(model, self._out / MODEL)
             return ""
 
         self._group.by_first(write)
-        return bits
+        return loss
 
     def _log(self) -> None:
         run = self._run
         if run.step % self._recipe.log_every == 0 or run.step == self._recipe.steps:
-            bits, norm = run.take_means()
+            loss, norm = run.take_means()
             if self._report is not None:
                 self._report.advanced(run.step)
-                self._report.losses(bits, norm, self._recipe.learning_rate_at(run.step - 1))
+                self._report.losses(loss, norm, self._recipe.learning_rate_at(run.step - 1))
         elif self._report is not None:
             self._report.advanced(run.step)
 
@@ -205,11 +213,11 @@ class _Trainer:
         """Validation and samples of this step, where they are due. False when asked to stop on the way."""
         run, recipe = self._run, self._recipe
         if run.step % recipe.validate_every == 0:
-            bits = self._bits(run.averaged_model(), recipe.validation_images)
-            if bits is None:
+            loss = self._loss(run.averaged_model(), recipe.validation_images)
+            if loss is None:
                 return False
             if self._report is not None:
-                self._report.validation(bits)
+                self._report.validation(loss)
         if recipe.sample_every and run.step % recipe.sample_every == 0:
             model = run.averaged_model()
             if self._report is not None:
@@ -217,15 +225,15 @@ class _Trainer:
         run.reported = run.step
         return True
 
-    def _bits(self, model: nn.Module, count: int) -> float | None:
-        """Bits per dimension of the first `count` test images, each process taking its share.
+    def _loss(self, model: nn.Module, count: int) -> float | None:
+        """The loss of the first `count` test images, each process taking its share.
 
         None when asked to stop on the way.
         """
         count = min(count, len(self._test_images))
         mine = torch.arange(self._group.rank, count, self._group.world)
         show = self._report is not None and not self._report.bar.disable
-        total = total_bits(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
+        total = total_loss(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
         if any(self._group.any(self._stop())):
             return None
         return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / count

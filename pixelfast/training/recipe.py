@@ -40,7 +40,7 @@ class Recipe:
 
     name: str = field(metadata=_about("what the run is called"))
     model: str = field(metadata=_about("the model's name, see `pixelfast models`"))
-    steps: int = field(metadata=_about("optimiser steps of the whole run"))
+    steps: int = field(metadata=_about("optimiser steps of the whole run", free=True))
     config: Mapping[str, Any] = field(default_factory=dict, metadata=_about("the model's constructor arguments"))
 
     batch_size: int = field(default=16, metadata=_about("images per step, over all processes"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pixelfast.grid import grid
+from pixelfast.models.registry import levels_of
 from pixelfast.sampler import compile as compile_sampler
 
 SEED = 0
@@ -24,5 +25,5 @@ def sample_grid(model: Any, count: int) -> bytes:
         condition = torch.arange(count) % model.config["classes"]
     images = compile_sampler(model).sample(count, seed=SEED, condition=condition)
     content = io.BytesIO()
-    grid(images.cpu().numpy(), model.likelihood.levels).save(content, format="PNG")
+    grid(images.cpu().numpy(), levels_of(model)).save(content, format="PNG")
     return content.getvalue()
