@@ -37,5 +37,10 @@ def update_codebooks(model: nn.Module, mine: Sequence[int], pieces: int, process
         quantizer.update(Seen(*(processes.sum(part) for part in (*total, candidates))))
 
 
+def has_parameters_as_codebooks(model: nn.Module) -> bool:
+    """Whether some codebook is a parameter, and not an average."""
+    return any(isinstance(quantizer.vectors, nn.Parameter) for quantizer in _codebooks(model))
+
+
 def _codebooks(model: nn.Module) -> list[VectorQuantizer]:
     return [module for module in model.modules() if isinstance(module, VectorQuantizer)]

@@ -17,7 +17,7 @@ from pixelfast.models import registry
 from pixelfast.models.initialise import initialise_from_data
 from pixelfast.training import noise, overrides
 from pixelfast.training.blocks import recompute_blocks
-from pixelfast.training.codebooks import forget, update_codebooks
+from pixelfast.training.codebooks import forget, has_parameters_as_codebooks, update_codebooks
 from pixelfast.training.distribution import Processes, replicate
 from pixelfast.training.evaluate import Objective, network_input
 from pixelfast.training.images import Batches, ImageSet
@@ -64,6 +64,12 @@ class Run:
         if replicated:
             objective = replicate(objective, processes.device, unused=unused)
         elif processes.grouped:
+            if has_parameters_as_codebooks(objective):
+                error = PixelfastError(
+                    "parallel=fsdp does not shard a codebook that is learned by gradient: take parallel=ddp, or "
+                    "config.codebook=ema"
+                )
+                raise processes.common(error)
             # Imported here for what the import costs every other run, and every other command.
             from pixelfast.training import sharding
 
