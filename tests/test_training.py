@@ -181,6 +181,20 @@ def test_a_finished_run_resumes_to_its_result(data: Path, tmp_path: Path) -> Non
     assert differences(tmp_path / "out", tmp_path / "copy") == []
 
 
+def test_a_resumed_run_may_get_more_steps_or_fewer(data: Path, tmp_path: Path, before_step: Any) -> None:
+    """The schedule is that of the new number from there on; a run that never had another one is another run."""
+    before_step(4, die)
+    with pytest.raises(Killed):
+        train(TINY, data=data, out=tmp_path / "run", progress=False)
+    before_step(-1, die)
+    longer = replace(TINY, steps=12)
+    assert train(longer, data=data, out=tmp_path / "run", resume=True, progress=False).steps == 12
+    rates = losses(tmp_path / "run", "learning_rate")
+    assert rates == [TINY.learning_rate_at(1)] + [longer.learning_rate_at(step) for step in (3, 5, 7, 9, 11)]
+    with pytest.raises(CheckpointError, match="step 12, which is past the 9 steps asked for"):
+        train(TINY, data=data, out=tmp_path / "run", resume=True, progress=False)
+
+
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
     one, same, other = (
         train(replace(TINY, seed=seed), data=data, out=tmp_path / name, progress=False).loss
@@ -440,8 +454,8 @@ def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
 def test_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
     train(TINY, data=data, out=tmp_path, progress=False)
     with pytest.raises(CheckpointError) as error:
-        train(replace(TINY, steps=20, seed=3), data=data, out=tmp_path, resume=True, progress=False)
-    assert "seed 3 here, 0 there; steps 20 here, 9 there" in one_line(error)
+        train(replace(TINY, steps=20, seed=3, warmup_steps=5), data=data, out=tmp_path, resume=True, progress=False)
+    assert "recipe: seed 3 here, 0 there; warmup_steps 5 here, 2 there; leave" in one_line(error)
     # How often something is written is not the outcome.
     free = replace(TINY, snapshot_every=1, keep_snapshots=5)
     assert train(free, data=data, out=tmp_path, resume=True, progress=False).steps == 9
