@@ -188,7 +188,8 @@ def test_a_resumed_run_may_get_more_steps_or_fewer(data: Path, tmp_path: Path, b
         train(TINY, data=data, out=tmp_path / "run", progress=False)
     before_step(-1, die)
     longer = replace(TINY, steps=12)
-    assert train(longer, data=data, out=tmp_path / "run", resume=True, progress=False).steps == 12
+    result = train(None, changes=["steps=12"], data=data, out=tmp_path / "run", resume=True, progress=False)
+    assert result.steps == 12
     rates = losses(tmp_path / "run", "learning_rate")
     assert rates == [TINY.learning_rate_at(1)] + [longer.learning_rate_at(step) for step in (3, 5, 7, 9, 11)]
     with pytest.raises(CheckpointError, match="step 12, which is past the 9 steps asked for"):

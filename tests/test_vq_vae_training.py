@@ -194,7 +194,7 @@ def test_figures_of_codes(data: Path, autoencoder: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("recipe", "given", "message"),
     [
-        (PRIOR, None, "recipe prior trains a prior over the codes of a trained VQ-VAE"),
+        (PRIOR, None, "recipe prior learns the codes of a trained VQ-VAE"),
         (CODES, "autoencoder", "recipe codes trains no prior: leave the autoencoder"),
         (PRIOR, "other", "holds a gated_pixelcnn; a prior needs the codes of a vq_vae"),
         (

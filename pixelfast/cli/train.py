@@ -38,7 +38,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated",
+        help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated; with --resume "
+        "steps, and what does not change the outcome",
     )
     parser.add_argument(
         "--autoencoder",
@@ -55,15 +56,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.recipe is None and not args.resume:
         raise PixelfastError(f"name a recipe: {', '.join(training.RECIPES)} (only --resume can do without)")
-    if args.recipe is None and args.set:
-        raise PixelfastError("--set changes a recipe: name it")
-    recipe = None if args.recipe is None else training.override(training.find_recipe(args.recipe), args.set)
+    recipe = None if args.recipe is None else training.find_recipe(args.recipe)
     first = os.environ.get("RANK", "0") == "0"
     try:
         result = training.train(
             recipe,
             data=args.data,
             out=args.out,
+            changes=args.set,
             autoencoder=args.autoencoder,
             resume=args.resume,
             progress=first and progress.wanted(args.progress),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import nn
 from pixelfast import checkpoints
 from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
-from pixelfast.models import registry
+from pixelfast.models import VQVAE, registry
 from pixelfast.training import overrides, stages
 from pixelfast.training.distribution import Processes, processes
 from pixelfast.training.evaluate import loss_unit, total_loss
@@ -56,6 +56,7 @@ def train(
     *,
     data: Path,
     out: Path,
+    changes: Iterable[str] = (),
     autoencoder: Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -74,9 +75,10 @@ def train(
     Under torchrun every process calls this with the same arguments and sees the same folders; the first one
     writes. Processes that torchrun starts again resume by themselves.
 
-    recipe: None takes the snapshot's, with `resume`. autoencoder: a checkpoint of a trained VQ-VAE, whose codes a
-    prior learns (see `stages`); a resumed run has it already. device: default a GPU where there is one. `progress`
-    shows bars.
+    recipe: None takes the snapshot's, with `resume`. changes: texts like "steps=100", as `override` takes them, for
+    fields of the recipe; a resumed run can change those that do not decide what it has done so far. autoencoder: a
+    checkpoint of a trained VQ-VAE, whose codes a prior learns (see `stages`); a resumed run has it already. device:
+    default a GPU where there is one. `progress` shows bars.
 
     Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
     or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
@@ -85,13 +87,10 @@ def train(
     data, out = Path(data), Path(out)
     with processes(device) as group, _own_generator(group.device):
         saved = _find_snapshot(group, out, resume)
-        if recipe is None:
-            if saved is None:
-                raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
-            recipe = overrides.from_json(saved.state["recipe"])
-        frozen = stages.open_autoencoder(recipe, autoencoder, needed=saved is None)
-        if frozen is not None:
-            recipe = stages.completed(recipe, frozen)
+        try:
+            recipe, frozen = _whole_recipe(recipe, saved, changes, autoencoder)
+        except PixelfastError as error:
+            raise group.common(error) from None
         if recipe.parallel == "fsdp" and not group.grouped:
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
@@ -264,6 +263,19 @@ def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None
 
     path = group.by_first(find)
     return read_snapshot(Path(path)) if path else None
+
+
+def _whole_recipe(
+    recipe: Recipe | None, saved: Snapshot | None, changes: Iterable[str], autoencoder: Path | None
+) -> tuple[Recipe, VQVAE | None]:
+    """The recipe with all changes, and the autoencoder whose codes a new run is about."""
+    if recipe is None:
+        if saved is None:
+            raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
+        recipe = overrides.from_json(saved.state["recipe"])
+    recipe = overrides.override(recipe, changes)
+    frozen = stages.open_autoencoder(recipe, autoencoder, needed=saved is None)
+    return (recipe if frozen is None else stages.completed(recipe, frozen)), frozen
 
 
 def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:

@@ -40,7 +40,9 @@ class Recipe:
 
     name: str = field(metadata=_about("what the run is called"))
     model: str = field(metadata=_about("the model's name, see `pixelfast models`"))
-    steps: int = field(metadata=_about("optimiser steps of the whole run", free=True))
+    steps: int = field(
+        metadata=_about("optimiser steps of the whole run; a resumed run may get another number", free=True)
+    )
     config: Mapping[str, Any] = field(default_factory=dict, metadata=_about("the model's constructor arguments"))
 
     batch_size: int = field(default=16, metadata=_about("images per step, over all processes"))

@@ -27,7 +27,7 @@ def open_autoencoder(recipe: Recipe, path: Path | None, *, needed: bool) -> VQVA
     if path is None:
         if needed:
             raise PixelfastError(
-                f"recipe {recipe.name} trains a prior over the codes of a trained VQ-VAE: give its file as autoencoder"
+                f"recipe {recipe.name} learns the codes of a trained VQ-VAE: give its file as --autoencoder"
             )
         return None
     model: Any = checkpoints.load(path)
