@@ -196,6 +196,34 @@ def test_a_resumed_run_may_get_more_steps_or_fewer(data: Path, tmp_path: Path, b
         train(TINY, data=data, out=tmp_path / "run", resume=True, progress=False)
 
 
+def test_a_start_from_trained_weights(data: Path, tmp_path: Path) -> None:
+    """What the file has is taken, a condition that is new is not: one step at no learning rate to speak of."""
+    trained = train(TINY, data=data, out=tmp_path / "trained", progress=False)
+    recipe = replace(CONDITIONAL, micro_batch_size=None, steps=1, learning_rate=1e-12)
+    started = train(recipe, start=trained.path, data=data, out=tmp_path / "started", progress=False)
+    fresh = train(recipe, data=data, out=tmp_path / "fresh", progress=False)
+    old, new, other = (checkpoints.load(result.path).state_dict() for result in (trained, started, fresh))
+    for name, tensor in new.items():
+        torch.testing.assert_close(tensor, old[name] if name in old else other[name], rtol=0, atol=1e-9)
+    assert len(old) < len(new)
+    assert started.loss < 0.99 * fresh.loss
+
+
+def test_what_a_start_refuses(data: Path, tmp_path: Path) -> None:
+    trained = train(TINY, data=data, out=tmp_path / "trained", progress=False)
+    wider = replace(TINY, config={**TINY.config, "hidden": 5})
+    for recipe, out, message in (
+        (wider, "a", r"has \S+ in shape \(4, .* and the recipe's model in shape \(5, .*differs in what it adds"),
+        (replace(RANDOM, data_init=False), "b", r"has \S+ in shape .* and the recipe's model not at all"),
+        (RANDOM, "c", "data_init would replace the weights"),
+    ):
+        with pytest.raises(PixelfastError, match=message):
+            train(recipe, start=trained.path, data=data, out=tmp_path / out, progress=False)
+        assert not (tmp_path / out).exists()
+    with pytest.raises(PixelfastError, match="goes on with its own weights"):
+        train(TINY, start=trained.path, data=data, out=tmp_path / "trained", resume=True, progress=False)
+
+
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
     one, same, other = (
         train(replace(TINY, seed=seed), data=data, out=tmp_path / name, progress=False).loss

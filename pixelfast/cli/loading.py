@@ -15,19 +15,22 @@ from pixelfast.models import registry
 from pixelfast.models.registry import levels_of
 
 
+def model_path(name: str) -> Path:
+    """The checkpoint of a shipped model by its name, else a file. Raises CheckpointError when there is neither."""
+    if name in shipped.names():
+        return shipped.weights(name)
+    if Path(name).exists():
+        return Path(name)
+    raise CheckpointError(
+        f"no model {name!r}: neither a file nor a shipped model ({', '.join(shipped.names()) or 'none'})"
+    )
+
+
 def load_model(name: str, layout: str | None = None) -> Any:
     """A shipped model by its name, else the model of a checkpoint file, in eval mode."""
-    if name in shipped.names():
-        if layout is not None:
-            raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
-        model = checkpoints.load(shipped.weights(name))
-    elif Path(name).exists():
-        model = checkpoints.load(name, layout=layout)
-    else:
-        raise CheckpointError(
-            f"no model {name!r}: neither a file nor a shipped model ({', '.join(shipped.names()) or 'none'})"
-        )
-    return model.eval()
+    if name in shipped.names() and layout is not None:
+        raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
+    return checkpoints.load(model_path(name), layout=layout).eval()
 
 
 def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelfast import training
 from pixelfast.cli import arguments, progress
+from pixelfast.cli.loading import model_path
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.training.distribution import SaidByFirst
@@ -42,6 +43,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "steps, and what does not change the outcome",
     )
     parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        help="weights to begin with: a shipped model's name or a checkpoint file; what the recipe's model has more, as "
+        "a condition, begins at random",
+    )
+    parser.add_argument(
         "--autoencoder",
         metavar="FILE",
         type=Path,
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
             data=args.data,
             out=args.out,
             changes=args.set,
+            start=None if args.start is None else model_path(args.start),
             autoencoder=args.autoencoder,
             resume=args.resume,
             progress=first and progress.wanted(args.progress),

@@ -33,6 +33,7 @@ from pixelfast.training.snapshot import (
     snapshot_paths,
     write_snapshot,
 )
+from pixelfast.training.start import take_weights
 from pixelfast.training.stop import asked_to_stop
 
 MODEL = "model.safetensors"
@@ -57,6 +58,7 @@ def train(
     data: Path,
     out: Path,
     changes: Iterable[str] = (),
+    start: Path | None = None,
     autoencoder: Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -76,9 +78,10 @@ def train(
     writes. Processes that torchrun starts again resume by themselves.
 
     recipe: None takes the snapshot's, with `resume`. changes: texts like "steps=100", as `override` takes them, for
-    fields of the recipe; a resumed run can change those that do not decide what it has done so far. autoencoder: a
-    checkpoint of a trained VQ-VAE, whose codes a prior learns (see `stages`); a resumed run has it already. device:
-    default a GPU where there is one. `progress` shows bars.
+    fields of the recipe; a resumed run can change those that do not decide what it has done so far. start: a
+    checkpoint whose weights a new run begins with (see `start`). autoencoder: one of a trained VQ-VAE, whose codes a
+    prior learns (see `stages`). A resumed run has both already. device: default a GPU where there is one. `progress`
+    shows bars.
 
     Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
     or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
@@ -89,16 +92,19 @@ def train(
         saved = _find_snapshot(group, out, resume)
         try:
             recipe, frozen = _whole_recipe(recipe, saved, changes, autoencoder)
+            torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
+            model = registry.create(recipe.model, **recipe.config)
+            if start is not None:
+                _check_start(recipe, start, saved)
+                take_weights(model, start)
+            if frozen is not None:
+                stages.take_over(model, frozen)
         except PixelfastError as error:
             raise group.common(error) from None
         if recipe.parallel == "fsdp" and not group.grouped:
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
             )
-        torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
-        model = registry.create(recipe.model, **recipe.config)
-        if frozen is not None:
-            stages.take_over(model, frozen)
         train_images, test_images = _open_images(group, data, recipe, model)
         run = Run(recipe, model, train_images, group)
         if saved is not None:
@@ -276,6 +282,13 @@ def _whole_recipe(
     recipe = overrides.override(recipe, changes)
     frozen = stages.open_autoencoder(recipe, autoencoder, needed=saved is None)
     return (recipe if frozen is None else stages.completed(recipe, frozen)), frozen
+
+
+def _check_start(recipe: Recipe, start: Path, saved: Snapshot | None) -> None:
+    if saved is not None:
+        raise PixelfastError(f"a resumed run goes on with its own weights: leave --start {start} out")
+    if recipe.data_init:
+        raise PixelfastError(f"data_init would replace the weights of {start}: set data_init=false")
 
 
 def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:
