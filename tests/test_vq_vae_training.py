@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_runs import CODES, TINY, differences, losses, write_data
 
 import pixelfast
@@ -139,12 +140,20 @@ def test_resumed_equals_uninterrupted(data: Path, tmp_path: Path, killed: Any, c
 
 
 def test_the_log_is_of_squared_errors_and_they_fall(data: Path, tmp_path: Path) -> None:
-    recipe = replace(CODES, steps=60, learning_rate=1e-2, validate_every=30)
+    recipe = replace(CODES, steps=60, learning_rate=1e-2, validate_every=30, sample_every=60, sample_images=3)
     result = train(recipe, data=data, out=tmp_path, progress=False)
     errors = losses(tmp_path, "squared_error")
     assert errors[-1] < 0.5 * errors[0]
     assert losses(tmp_path, "test_squared_error") == [result.loss]
     assert len(losses(tmp_path, "validation_squared_error")) == 2
+    with Image.open(tmp_path / "samples/step-00000060.png") as picture:
+        shown = np.asarray(picture)[1:9, 1:18]
+    with np.load(data) as arrays:
+        original = arrays["images_test"][0]
+    assert (shown[:, :8] == original).all()
+    model = checkpoints.load(result.path)
+    again = model.decode(model.encode(network_input(model, torch.from_numpy(original)[None, None])))
+    assert (shown[:, 9:] == again.numpy()).all()
     codebook = newest_snapshot(tmp_path, lambda text: pytest.fail(text))[1].tensors["model"]["quantizer.vectors"]
     assert torch.equal(checkpoints.load(result.path).quantizer.vectors, codebook)
 

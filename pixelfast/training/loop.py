@@ -226,7 +226,8 @@ class _Trainer:
         if recipe.sample_every and run.step % recipe.sample_every == 0:
             model = run.averaged_model()
             if self._report is not None:
-                self._report.samples(model)
+                shown = torch.arange(min(recipe.sample_images, len(self._test_images)))
+                self._report.samples(model, self._test_images.always_the_same(shown)[0])
         run.reported = run.step
         return True
 

@@ -94,7 +94,9 @@ class Recipe:
     log_every: int = field(default=10, metadata=_about("steps between lines of the log"))
     validate_every: int = field(default=2000, metadata=_about("steps between looks at the test set"))
     validation_images: int = field(default=1000, metadata=_about("how many of the first test images"))
-    sample_every: int = field(default=0, metadata=_about("steps between grids of samples; 0: none", free=True))
+    sample_every: int = field(
+        default=0, metadata=_about("steps between grids of samples, or of reconstructions; 0: none", free=True)
+    )
     sample_images: int = field(default=16, metadata=_about("images in such a grid", free=True))
     snapshot_every: int = field(default=500, metadata=_about("steps between snapshots", free=True))
     keep_snapshots: int = field(default=2, metadata=_about("how many of the last snapshots stay", free=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pixelfast.checkpoints.atomic import write_atomically
@@ -67,12 +67,12 @@ class Report:
         self._write(loss, "test_")
         self.plot()
 
-    def samples(self, model: nn.Module) -> None:
-        """A grid of samples of the model."""
+    def samples(self, model: nn.Module, images: Tensor) -> None:
+        """A grid of samples of the model, or of `images` and their reconstructions, see `sample_grid`."""
         path = self._out / SAMPLES / f"step-{self._step:08d}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, sample_grid(model, self._recipe.sample_images))
+            write_atomically(path, sample_grid(model, self._recipe.sample_images, images))
         except (OSError, PixelfastError) as error:
             self.say(f"no samples at step {self._step:,}: {error}")
 
