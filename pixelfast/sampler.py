@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,8 +27,10 @@ from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
 from .requests import Request, as_tensor, check_request
+from .rng import CODES, PIXELS
 from .schedule import schedule
 from .split import split_early
+from .stages import Staged, StagedSampler, check_stages, in_stages
 
 BATCH_BYTES = 2 << 30
 """Activations of one batch take at most this much memory unless the caller chooses batch_size."""
@@ -79,6 +81,23 @@ class Stats:
         return self._limit(self.batch) * batches / self.seconds
 
 
+@overload
+def compile(
+    model: Staged, *, backend: str = ..., dtype: torch.dtype | str = ..., device: torch.device | str | None = ...
+) -> StagedSampler: ...
+@overload
+def compile(
+    model: Any,
+    shape: tuple[int, int, int] | None = ...,
+    likelihood: Likelihood | None = ...,
+    input: Any = ...,
+    outputs: Callable[[Any], Any] | None = ...,
+    condition: Any = ...,
+    backend: str = ...,
+    dtype: torch.dtype | str = ...,
+    device: torch.device | str | None = ...,
+    stream: int = ...,
+) -> Sampler: ...
 def compile(
     model: Any,
     shape: tuple[int, int, int] | None = None,
@@ -89,8 +108,9 @@ def compile(
     backend: str = "auto",
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
-) -> Sampler:
-    """Compiles any causal model into a sampler.
+    stream: int = PIXELS,
+) -> Any:
+    """Compiles any causal model into a sampler; a model in stages (`VQVAEWithPrior`) into a `StagedSampler`.
 
     Args:
         model: a torch.nn.Module, or a function of tensors. Its weights are copied; it is left unchanged.
@@ -107,6 +127,7 @@ def compile(
             most contractions take bfloat16 numbers, or 8-bit codes, and sum in float32 (see `precision`). That changes
             the distribution a little, int8 more than bfloat16; `pixelfast eval --dtype` measures it.
         device: where images are returned; default the CPU.
+        stream: of noise, 0 to 2**16 - 1; whoever samples several networks for one image gives each its own.
 
     Raises:
         CausalityError: an output depends on a number sampled later; names operation, output and input position.
@@ -117,8 +138,11 @@ def compile(
         dtype = torch.int8
     if dtype not in DTYPES:
         raise BackendError(f"dtype is {dtype!r}; it takes {', '.join(map(str, DTYPES))}")
-    problem = make_problem(model, shape, likelihood, input, outputs, condition)
     place = _device(device)
+    if in_stages(model):
+        check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition)
+        return StagedSampler(model, compile(model.prior, backend=backend, dtype=dtype, stream=CODES), place)
+    problem = make_problem(model, shape, likelihood, input, outputs, condition)
     started = time.perf_counter()
     analysis = analyse(problem)
     graph, ready = split_early(analysis.graph, analysis.ready)
@@ -135,6 +159,7 @@ def compile(
         refused,
         dtype,
         place,
+        stream,
     )
     sampler._check_itself()
     sampler.compile_seconds = time.perf_counter() - started
@@ -178,6 +203,7 @@ class Sampler:
         refused: dict[str, list[str]],
         dtype: torch.dtype,
         device: torch.device,
+        stream: int,
     ) -> None:
         self.shape = problem.shape
         self.likelihood = problem.likelihood
@@ -190,6 +216,7 @@ class Sampler:
         self.stats: Stats | None = None
         self.compile_seconds = 0.0
         self.notes = tuple(analysis.graph.notes)
+        self._stream = stream
         self._problem = problem
         self._analysis = analysis
         self._lowered = lowered
@@ -332,6 +359,7 @@ class Sampler:
             threads=self._threads,
             last_number=until,
             lookahead=self._lookahead,
+            stream=self._stream,
         )
         return self.backend.run(job)
 

@@ -172,7 +172,7 @@ class TestEval:
         labels = data.labels[:11] if name == "digit-classes" else None
         bits = float(sampler.bits_per_dim(data.images[:11], labels).double().mean())
         assert float(out.split()[0]) == pytest.approx(bits, abs=1e-4)
-        assert out.split()[1:] == ["bits/dim", "over", "11", "images", "of", "MNIST's", "test", "split"]
+        assert out.split()[1:] == ["bits/dim", "over", "11", "images", "of", "mnist's", "test", "split"]
 
     def test_every_image_has_the_same_weight(
         self, run: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch

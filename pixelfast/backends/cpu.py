@@ -15,7 +15,7 @@ import torch  # before the extension, which then shares torch's OpenMP threads
 from ..errors import BackendError
 from ..likelihoods import Likelihood
 from ..program import Program
-from ..rng import PIXELS, RNG_VERSION
+from ..rng import RNG_VERSION
 from .base import Job, Result
 from .cpu_instructions import reason_against
 from .cpu_packing import PRECISIONS, build_engine, head_of
@@ -83,7 +83,7 @@ class CpuBackend:
             images, params, stats = self._engine.run(
                 samples=job.samples,
                 seed=job.seed,
-                stream=RNG_VERSION << 16 | PIXELS,
+                stream=RNG_VERSION << 16 | job.stream,
                 sample_ids=np.asarray(job.sample_ids).astype(np.uint32),
                 conditions=[(i, np.ascontiguousarray(data, dtype=np.float64)) for i, data in job.conditions],
                 temperature=job.temperature,

@@ -15,7 +15,7 @@ from pixelfast import shipped
 from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import load_model
+from pixelfast.cli.loading import check_pixels, load_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import CheckpointError
 from pixelfast.limit import fewest_weight_bytes
@@ -132,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         plots.new_figure()  # before the work: can there be one?
     model = find_model(args.model, args.layout)
+    check_pixels(model, "bench")
     for size in args.sizes:
         sizes.problem_of_size(model, size)
     with Outputs() as outputs:
