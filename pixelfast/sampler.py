@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten
-from tqdm import tqdm
 
 from .backends.base import Job, Result
 from .backends.registry import choose
+from .bars import row_bar
 from .causality import Analysis, analyse, parameter_scales
 from .describe import describe_program
 from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
@@ -233,7 +233,7 @@ class Sampler:
         out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
         if on_row is not None and not callable(on_row):
             raise PixelfastError(f"on_row is {type(on_row).__name__}; it takes a function of (row, images)")
-        bar = _bar(progress, n * self.shape[1])
+        bar = row_bar(progress, n * self.shape[1])
 
         def row_done(first: int) -> Callable[[int, np.ndarray], None]:
             def done(y: int, images: np.ndarray) -> None:
@@ -436,7 +436,3 @@ class Sampler:
 def values_of(analysis: Analysis) -> list[int]:
     """Values that the prologue computes."""
     return [item[0] for what, item in analysis.prologue.steps if what == "capture"]
-
-
-def _bar(progress: bool | None, total: int) -> Any:
-    return tqdm(total=total, unit="row", delay=1, disable=None if progress is None else not progress, leave=False)

@@ -446,7 +446,6 @@ class TestOutputs:
             pending.commit()
         assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
-
     @pytest.mark.parametrize("name", ["b.png", "c.png"])
     def test_a_file_that_cannot_be_finished_is_named_and_leaves_nothing(self, tmp_path: Path, name: str) -> None:
         """As on a full disk, where closing a file fails too: it writes what it still holds."""
@@ -500,6 +499,22 @@ class TestPictures:
                 animation.seek(i)
                 frames.append(np.asarray(animation.convert("L"))[:, 0].tolist())
         assert frames == [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255]]
+
+
+def test_closed_streams_stop_no_command(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python then has None in their place."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert progress.wanted(True) is progress.wanted(None) is False
+    assert run("sample", "{}/plain.safetensors", "-n", "2", "-o", "a.png") == (0, "", "")
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("option", ["-o", "--gif", "--npz"])
+def test_an_empty_name_is_not_the_default(run: Callable, tmp_path: Path, option: str) -> None:
+    status, _, err = run("sample", "{}/plain.safetensors", option, "")
+    assert status == 2 and "the name of a file is empty" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bars_follow_the_terminal_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

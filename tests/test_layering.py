@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.sampler",
         "pixelfast.naive",
         "pixelfast.requests",
+        "pixelfast.bars",
         "pixelfast.describe",
         "pixelfast.limit",
         "pixelfast.machine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 import pixelfast
 from pixelfast import DiscretizedLogisticMixture, PixelfastError
 from pixelfast.backends.registry import ORDER
+from pixelfast.bars import row_bar
 
 NAMES = ["two_stacks", "interleaved_groups", "mixture_of_three_channels", "bernoulli", "tuple_of_conditions"]
 every_backend = pytest.mark.parametrize("backend", ORDER)
@@ -350,6 +352,15 @@ def test_progress_bar(capsys):
     sampler.sample(1, progress=False)
     sampler.sample(1, progress=None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("progress", [None, False, True])
+def test_no_bar_without_standard_error(progress, monkeypatch):
+    """A service has none: sys.stderr is None there, and a bar would end the sampling after a second."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with row_bar(progress, 10) as bar:
+        assert bar.disable
+    assert len(compiled("two_stacks").sample(1, progress=progress)) == 1
 
 
 @every_backend

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from pixelfast.errors import PixelfastError
 
-
 ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that end a process without a word, files half-written and all."""
 
