@@ -18,8 +18,9 @@ from .bars import row_bar
 from .causality import Analysis, analyse, parameter_scales
 from .describe import describe_program
 from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
+from .ir import Graph
 from .likelihoods import Likelihood
-from .limit import fewest_weight_bytes, limit_seconds
+from .limit import fewest_weight_bytes, limit_seconds, weight_size
 from .lower import lower
 from .machine import measured_quickly
 from .precision import LOW_PRECISION
@@ -40,6 +41,24 @@ LOW_PRECISION_ERROR = 0.05
 """In low precision the self-check allows this error, root mean square, in units of the largest parameter: roundings of
 a deep network add up to a tenth of that, a mistake to several times as much."""
 DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
+
+
+@dataclass(eq=False)
+class LeastTime:
+    """Of a batch on this machine. It keeps the graph, not the sampler: statistics may outlive that."""
+
+    graph: Graph
+    ready: Sequence[np.ndarray]
+    flops: float
+    dtype: torch.dtype
+    weight_bytes: int | None = None
+    """Found at the first question."""
+
+    def seconds(self, batch: int) -> float:
+        """See `limit`."""
+        if self.weight_bytes is None:
+            self.weight_bytes = fewest_weight_bytes(self.graph, self.ready, weight_size(self.dtype))
+        return limit_seconds(self.flops, self.weight_bytes, batch, measured_quickly(), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Stats:
     forecasts_accepted: int
     evaluations: int
     plain_evaluations: int
-    _limit: Callable[[int], float] = field(repr=False)
+    _least: LeastTime = field(repr=False)
 
     @property
     def share_of_limit(self) -> float:
@@ -76,7 +95,7 @@ class Stats:
         The machine's rates are measured at the first question, for half a second.
         """
         batches = self.images / max(1, self.batch)
-        return self._limit(self.batch) * batches / self.seconds
+        return self._least.seconds(self.batch) * batches / self.seconds
 
 
 def compile(
@@ -195,7 +214,7 @@ class Sampler:
         self._lowered = lowered
         self._threads: int | None = None
         self._lookahead: int | None = None
-        self._weight_bytes: int | None = None
+        self._least = LeastTime(analysis.graph, analysis.ready, lowered.program.flops, dtype)
 
     # -- sampling -----------------------------------------------------------------------------------------------------
 
@@ -383,15 +402,8 @@ class Sampler:
             forecasts_accepted=sum(run.get("forecasts_accepted", 0) for run in runs),
             evaluations=sum(run["evaluations"] for run in runs) if "evaluations" in last else plain,
             plain_evaluations=plain,
-            _limit=self._limit,
+            _least=self._least,
         )
-
-    def _limit(self, batch: int) -> float:
-        """Seconds that a batch takes at least, see `limit`."""
-        if self._weight_bytes is None:
-            itemsize = min(self.dtype.itemsize, torch.float32.itemsize)
-            self._weight_bytes = fewest_weight_bytes(self._analysis.graph, self._analysis.ready, itemsize)
-        return limit_seconds(self.program.flops, self._weight_bytes, batch, measured_quickly(), self.dtype)
 
     def _check_itself(self) -> None:
         """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
