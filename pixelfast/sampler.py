@@ -425,12 +425,20 @@ class Sampler:
                 deviation, allowed = float(error[done].square().mean().sqrt()), LOW_PRECISION_ERROR
             else:
                 deviation, allowed = float(error.max()), self._analysis.tolerance
-            if bool(missing.any()) or deviation > allowed:
-                where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
+            lost = bool(missing.any())
+            if not lost and deviation <= allowed:
+                continue
+            if self.dtype in LOW_PRECISION:
+                off = f"off by {deviation:.2g} of their size, and at most {allowed} is taken"
                 raise UnsupportedModelError(
-                    f"the compiled program does not reproduce the model: parameters differ by {deviation:.3g} "
-                    f"of their size, most at row {where[0]}, column {where[1]}. Please report this model"
+                    f"this model does not bear the rounding of {str(self.dtype).removeprefix('torch.')}: its parameters "
+                    f"are {'not finite' if lost else off}; compile it with dtype=torch.float32"
                 )
+            where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
+            raise UnsupportedModelError(
+                f"the compiled program does not reproduce the model: parameters differ by {deviation:.3g} "
+                f"of their size, most at row {where[0]}, column {where[1]}. Please report this model"
+            )
         self.stats = None
 
     def _check_length(self, images: int) -> int | None:

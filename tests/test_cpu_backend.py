@@ -220,7 +220,7 @@ class Busy(CpuBackend):
 
 def test_a_result_has_the_figures_of_its_own_run() -> None:
     backend = Busy(*random_program(np.random.default_rng(1)))
-    assert backend.run(Job(1, sample_ids=np.zeros(1, dtype=np.uint64))).stats["seconds"] > 0
+    assert run_random(backend, [0], threads=1).stats["seconds"] > 0
     assert backend.stats == {"seconds": -1.0}
 
 
