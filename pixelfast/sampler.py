@@ -431,7 +431,7 @@ class Sampler:
             if self.dtype in LOW_PRECISION:
                 off = f"off by {deviation:.2g} of their size, and at most {allowed} is taken"
                 raise UnsupportedModelError(
-                    f"this model does not bear the rounding of {str(self.dtype).removeprefix('torch.')}: its parameters "
+                    f"this model does not bear the rounding of {str(self.dtype).removeprefix('torch.')}: parameters "
                     f"are {'not finite' if lost else off}; compile it with dtype=torch.float32"
                 )
             where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
