@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from tqdm import tqdm
 
+from .bars import row_bar
 from .likelihoods import Likelihood
 from .likelihoods.base import PixelState, check_drawn
 from .problem import Problem, make_problem
@@ -81,10 +81,7 @@ def naive_sample(
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
     images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
     size = batch_size or max(n, 1)
-    bar = tqdm(
-        total=n * problem.shape[1], unit="row", delay=1, disable=None if progress is None else not progress, leave=False
-    )
-    with bar:
+    with row_bar(progress, n * problem.shape[1]) as bar:
         for first in range(0, n, size):
             last = min(first + size, n)
 

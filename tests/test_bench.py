@@ -445,6 +445,8 @@ class TestCommand:
                 2,
                 "'float16' is not one of float32, bfloat16, int8, float64",
             ),
+            (["tiny.safetensors", "--batch-sizes", "1,99999999999999999999"], 2, "is not an integer from 1 to 65536"),
+            (["tiny.safetensors", "--json", ""], 2, "the name of a file is empty"),
             (["tiny.safetensors", "--backends", "gpu"], 2, "'gpu' is not one of auto"),
             (["tiny.safetensors", "--backends", "cpu", "--dtypes", "float64"], 1, "nothing to measure: cpu in float64"),
             (["tiny.safetensors", "--plot", "no/a.png"], 1, "cannot write no/a.png"),

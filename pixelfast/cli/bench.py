@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from pixelfast.machine import Machine
 from pixelfast.problem import Problem, make_problem
 from pixelfast.sampler import Sampler
 
+LARGEST_BATCH = 1 << 16
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -34,7 +35,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     arguments.add_model(parser, also=", or the name of a standard configuration; names below")
     parser.add_argument(
-        "--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...", help="default: 1,16"
+        "--batch-sizes",
+        type=arguments.integers(1, LARGEST_BATCH),
+        default=[1, 16],
+        metavar="B,B,...",
+        help="default: 1,16",
     )
     parser.add_argument(
         "--dtypes",
@@ -61,9 +66,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--profile", action="store_true", help="also say where the time goes, from one more call of each kind"
     )
-    parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions; default: none")
+    parser.add_argument(
+        "--json",
+        type=arguments.filename,
+        metavar="FILE",
+        help="all figures, the machine and the versions; default: none",
+    )
     parser.add_argument(
         "--plot",
+        type=arguments.filename,
         metavar="PNG",
         help="throughput against batch size under the machine's limits, and what --sizes finds; default: none",
     )
@@ -197,7 +208,7 @@ def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engi
         print(f"engine   {engines.label(sampler)}, compiled in {sampler.compile_seconds:.1f} s")
     for refusal in refusals:
         print(f"not run  {refusal}")
-    sys.stdout.flush()
+    print(end="", flush=True)
 
 
 def print_figures(found: Figures) -> None:
