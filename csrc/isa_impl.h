@@ -9,6 +9,8 @@
 #include "narrow.h"
 #include "quantise.h"
 #include "gumbel.h"
+#include "ops_planes.h"
+#include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
 #define PF_ENTRY(name, arguments) &elementwise<&op_##name, arguments>,
@@ -35,6 +37,8 @@ static const KernelTable kTable = {
     kElementwise,
     &noise,
     &gumbel_argmax,
+    kMixtureLoss<F>,
+    kMixtureLoss<double>,
 };
 
 const KernelTable& table() { return kTable; }
