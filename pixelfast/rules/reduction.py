@@ -13,6 +13,8 @@ from ..builder import MAX_WINDOW
 from .common import Codes, Opaque
 
 Array = np.ndarray
+NEGLIGIBLE = 1e3
+"""A term of a softmax that a constant pushes so far below another one of its row is zero, in float64 too."""
 
 
 def _axes(x: Codes, dims: Any) -> list[int]:
@@ -95,12 +97,17 @@ def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any
 
 
 def softmax_parts(builder: Any, codes: Array, dim: int) -> tuple[Array, Array, Array] | None:
-    """x - max, its exponential, and the sum of that."""
+    """x - max, its exponential, and the sum of that.
+
+    A constant so far below the row's other terms that it has no weight is not read: masks are made of such.
+    """
+    lowest = builder.numbers(codes) <= -NEGLIGIBLE
+    lowest &= ~lowest.all(axis=dim, keepdims=True)
     top = builder.reduce("amax", codes, [dim], True)
     if top is None:
         return None
     shifted = builder.pointwise("aten.sub.Tensor", [codes, top])
-    raised = builder.pointwise("aten.exp.default", [shifted])
+    raised = np.where(lowest, 0, builder.pointwise("aten.exp.default", [shifted]))
     return shifted, raised, builder.reduce("sum", raised, [dim], True)
 
 
@@ -151,6 +158,15 @@ def _norm(builder: Any, call: Any, x: Codes, ord: Any = 2, dims: Any = None, kee
     if total is None:
         return opaque(builder, call, x.array, _axes(x, dims))
     return Codes(builder.pointwise("aten.sqrt.default", [total]), x.dtype)
+
+
+def _cumulative_sum(builder: Any, call: Any, x: Codes, dim: int, **_: Any) -> Codes:
+    """One addition per position."""
+    count = x.array.shape[dim]
+    sums = [x.array.take([0], axis=dim)] if count else []
+    for i in range(1, count):
+        sums.append(builder.pointwise("aten.add.Tensor", [sums[-1], x.array.take([i], axis=dim)]))
+    return Codes(np.concatenate(sums, axis=dim) if sums else x.array, x.dtype)
 
 
 def _windows(
@@ -242,6 +258,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.std": _variance(True, False),
     "aten.var_mean": _variance(False, True),
     "aten.std_mean": _variance(True, True),
+    "aten.cumsum": _cumulative_sum,
     "aten.linalg_vector_norm": _norm,
     "aten.norm": _norm,
     "aten.max_pool2d_with_indices": _max_pool,
