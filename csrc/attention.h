@@ -18,10 +18,15 @@ PF_INLINE float dot(const float* a, const float* b, int64_t count) {
     return sum;
 }
 
-// scores[0 : pairs] <- exp(score - largest); zeros follow up to a whole vector. Returns their sum.
-PF_INLINE float weights_of(float* scores, int64_t pairs) {
-    float top = scores[0];
-    for (int64_t p = 1; p < pairs; ++p) top = scores[p] > top || scores[p] != scores[p] ? scores[p] : top;
+// scores[0 : pairs] <- exp(score - largest); zeros follow up to a whole vector. Returns what they are divided by: their
+// sum and epsilon. All are zero where there are none, or all are minus infinity.
+PF_INLINE float weights_of(float* scores, int64_t pairs, float epsilon) {
+    float top = -__builtin_inff();
+    for (int64_t p = 0; p < pairs; ++p) top = scores[p] > top || scores[p] != scores[p] ? scores[p] : top;
+    if (top == -__builtin_inff()) {
+        for (int64_t p = 0; p < pairs; ++p) scores[p] = 0.0f;
+        return 1.0f;
+    }
     float total = 0.0f;
     for (int64_t first = 0; first < pairs; first += kAttentionBlock) {
         const int64_t last = first + kAttentionBlock < pairs ? first + kAttentionBlock : pairs;
@@ -34,7 +39,7 @@ PF_INLINE float weights_of(float* scores, int64_t pairs) {
         }
         total += sum_of_lanes(sum);
     }
-    return total;
+    return epsilon + total;
 }
 
 static void attend(const AttentionRow& row) {
@@ -43,12 +48,13 @@ static void attend(const AttentionRow& row) {
     const int64_t stride = attention_stride(row.pairs);
     for (int64_t p = 0; p < row.pairs; ++p)
         for (int64_t h = 0; h < row.heads; ++h)
-            row.scratch[h * stride + p] = dot(row.query + h * row.key_width, row.keys[p] + h * row.key_width, row.key_width);
+            row.scratch[h * stride + p] =
+                dot(row.query + h * row.key_width, row.keys[p] + h * row.key_width, row.key_width);
     for (int64_t h = 0; h < row.heads; ++h) {
         float* const scores = row.scratch + h * stride;
         const float* const bias = row.bias == nullptr ? nullptr : row.bias + h * row.bias_stride;
         for (int64_t p = 0; p < row.pairs; ++p) scores[p] = scores[p] * row.scale + (bias == nullptr ? 0.0f : bias[p]);
-        const F total = splat(row.pairs > 0 ? row.epsilon + weights_of(scores, row.pairs) : 1.0f);
+        const F total = splat(weights_of(scores, row.pairs, row.epsilon));
         for (int64_t c = 0; c < row.value_width; c += kLanes) {
             F sum = splat(0.0f);
             for (int64_t first = 0; first < row.pairs; first += kAttentionBlock) {

@@ -108,8 +108,8 @@ class Attend(Node):
     out[s, h] = sum over j of exp(score[s, h, j] - top) * values[j, h] / (epsilon + sum over j of exp(score - top)),
     score[s, h, j] = scale * query[s, h] . keys[j, h] + bias[h, pair(s, j)], top the largest score of s and h.
 
-    Zeros where a site attends to nothing. Channels of query, keys, values and out: head after head. `keys` and `values`
-    read the same positions for every site, in the same order.
+    Zeros where a site attends to nothing, or every bias of a head is -inf there. Channels of query, keys, values and
+    out: head after head. `keys` and `values` read the same positions for every site, in the same order.
     """
 
     query: Source

@@ -209,8 +209,10 @@ class _Runner:
             scores = attention.scale * (query * read(attention.keys, pairs)).sum(dim=-1)
             if attention.bias is not None:
                 scores = scores + torch.from_numpy(attention.bias[:, pairs].T).to(self.dtype)
-            weights = torch.exp(scores - scores.amax(dim=1, keepdim=True))
-            total = attention.epsilon + weights.sum(dim=1)
+            top = scores.amax(dim=1, keepdim=True)
+            nothing = torch.isneginf(top)
+            weights = torch.exp(scores - torch.where(nothing, 0.0, top))
+            total = torch.where(nothing[:, 0], 1.0, attention.epsilon + weights.sum(dim=1))
             values = (weights[..., None] * read(attention.values, pairs)).sum(dim=1)
             out[:, row] = (values / total[..., None]).flatten(1)
         return out

@@ -213,34 +213,37 @@ def _reached(pairs: Pairs, factor: Array, bias: Array, kept: Array, gain: Array)
 
 def _node(builder: Any, pairs: Pairs, values: Array, members: Array, reached: Array, mine: dict[str, Array]) -> int:
     """The value of one `Attend`: channels are heads, then what is attended to; its sites are the rows."""
-    rows, columns = reached.shape[1:]
+    rows = reached.shape[1]
     union = reached.any(axis=0)
     row_of, column_of = np.nonzero(union)
     first = np.concatenate([[0], np.cumsum(union.sum(axis=1))]).astype(np.int64)
-    factors = np.unique(np.broadcast_to(mine["factor"], (max(len(mine["factor"]), len(reached)), rows, columns))[
-        np.broadcast_to(reached, (max(len(mine["factor"]), len(reached)), rows, columns))
-    ])
-    if len(factors) > 1:
-        raise NotImplementedError("scores of attention that are scaled by several constants")
-    bias = None
-    chosen = np.where(reached, mine["bias"], -np.inf)[:, row_of, column_of]
-    if (chosen != 0).any():
-        bias = chosen
-        empty = np.isneginf(np.where(reached, mine["bias"], -np.inf).max(axis=2))
-        if (empty & union.any(axis=1)).any():
-            raise NotImplementedError("heads of attention of which some attend to nothing")
+    asked, scale = _asked(reached, mine["factor"])
+    bias = np.where(reached, mine["bias"], -np.inf)[:, row_of, column_of]
     query = _source(builder, _matrix(pairs.queries[members].transpose(0, 2, 1)))
+    query = Source(query.value, np.where(asked, query.sites, -1).astype(np.int32), query.channels)
     keys = _source(builder, _matrix(pairs.keys[members]))
     attended = _source(builder, _matrix(values[members].transpose(0, 2, 1)))
     key_span = Span(keys.value, keys.sites[column_of], keys.channels, first)
     value_span = Span(attended.value, attended.sites[column_of], attended.channels, first)
     ready = builder._ready_of([query, key_span, value_span], rows)
     out = builder.value("node", rows, len(members) * values.shape[-1], ready)
-    scale = float(factors[0]) if len(factors) else 1.0
+    added = bias if (bias != 0).any() else None
     builder.graph.nodes.append(
-        Attend(out, builder.where, query, key_span, value_span, len(members), scale, pairs.epsilon, bias)
+        Attend(out, builder.where, query, key_span, value_span, len(members), scale, pairs.epsilon, added)
     )
     return int(out)
+
+
+def _asked(reached: Array, factor: Array) -> tuple[Array, float]:
+    """(rows,) whether a row's scores depend on its query, and what they are scaled by."""
+    shape = np.broadcast_shapes(reached.shape, factor.shape)
+    reached, factor = np.broadcast_to(reached, shape), np.broadcast_to(factor, shape)
+    free = reached & (factor != 0)
+    asked = free.any(axis=(0, 2))
+    factors = np.unique(factor[reached & asked[:, None]])
+    if len(factors) > 1:
+        raise NotImplementedError("scores of attention that are scaled by several constants")
+    return asked, float(factors[0]) if len(factors) else 1.0
 
 
 def _matrix(codes: Array) -> Array:
@@ -321,8 +324,8 @@ def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1, **kwargs: Any)
         if x.kind == "sum" and isinstance(c, (int, float)):
             return replace(x, epsilon=x.epsilon + c * alpha)
         return None
-    constant = _constant(x, c)
-    if constant is None or x.stage not in ("score", "shifted"):
+    constant = _constant(x, c) if isinstance(x, Pairs) else None
+    if constant is None or not isinstance(x, Pairs) or x.stage not in ("score", "shifted"):
         return None
     return _changed(x, bias=x.bias + constant * alpha)
 
@@ -373,6 +376,12 @@ def _exp(builder: Any, call: Any, x: Any) -> Any:
     return _changed(x, stage="power") if isinstance(x, Pairs) and x.stage == "shifted" else None
 
 
+def _nan_to_num(builder: Any, call: Any, x: Any, nan: float | None = None, *_: Any) -> Any:
+    """Only rows without any score are not numbers."""
+    wanted = isinstance(x, Pairs) and x.stage == "weight" and not nan
+    return _changed(x, empty_is_zero=True) if wanted else None
+
+
 def _summary(kind: str, stage: str) -> Callable[..., Any]:
     def rule(builder: Any, call: Any, x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Any:
         axes = [d % x.ndim for d in (dims if isinstance(dims, (list, tuple)) else [dims])] if dims is not None else []
@@ -397,6 +406,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "aten._softmax": _softmax(False),
     "aten._safe_softmax": _softmax(True),
     "aten.exp": _exp,
+    "aten.nan_to_num": _nan_to_num,
     "aten.max": _summary("max", "score"),
     "aten.amax": _summary("max", "score"),
     "aten.sum": _summary("sum", "power"),

@@ -83,7 +83,16 @@ def _softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     if parts is None:
         return opaque(builder, call, x.array, [dim])
     _, raised, total = parts
-    return Codes(builder.pointwise("aten.div.Tensor", [raised, total]), x.dtype)
+    return Codes(np.where(raised == 0, 0, builder.pointwise("aten.div.Tensor", [raised, total])), x.dtype)
+
+
+def _safe_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
+    """Zeros where every term is minus infinity."""
+    result = _softmax(builder, call, x, dim)
+    if not isinstance(result, Codes):
+        return result
+    empty = np.isneginf(builder.numbers(x.array)).all(axis=dim, keepdims=True)
+    return Codes(np.where(empty, 0, result.array), x.dtype)
 
 
 def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
@@ -252,6 +261,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.any": _logical("amax"),
     "aten.all": _logical("amin"),
     "aten._softmax": _softmax,
+    "aten._safe_softmax": _safe_softmax,
     "aten._log_softmax": _log_softmax,
     "aten.logsumexp": _logsumexp,
     "aten.var": _variance(False, False),

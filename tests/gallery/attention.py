@@ -66,8 +66,8 @@ class ThreeProjections(Attending):
 
 @idiom()
 class AttentionFilledAndStarted(ThreeProjections):
-    """Keys know their own position, so only those before it count: scores filled with -1e4, and the weights of the first
-    position multiplied by zero."""
+    """Keys know their own position, so only those before it count: scores filled with -1e4, and the weights of the
+    first position multiplied by zero."""
 
     def __init__(self) -> None:
         super().__init__()
