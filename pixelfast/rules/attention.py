@@ -258,8 +258,8 @@ def _source(builder: Any, matrix: Array) -> Source:
         columns, source = found[0]
         regular = len(columns) == len(matrix) and bool((np.diff(source.channels) == 1).all())
         if regular and bool((source.sites >= 0).all()) and not builder.is_constant(source):
-            return source  # type: ignore[no-any-return]
-    return builder._whole(matrix)  # type: ignore[no-any-return]
+            return source
+    return builder._whole(matrix)
 
 
 # -- what may be done with a deferred product --------------------------------------------------------------------------
