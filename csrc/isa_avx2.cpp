@@ -3,7 +3,9 @@
 
 #include <immintrin.h>
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels.h"
 #include "scalar_math.h"

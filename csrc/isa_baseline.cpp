@@ -1,5 +1,7 @@
 // Kernels for any CPU the compiler targets: SSE2 on x86-64.
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels.h"
 #include "scalar_math.h"

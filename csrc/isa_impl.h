@@ -10,6 +10,8 @@
 #include "narrow.h"
 #include "quantise.h"
 #include "gumbel.h"
+#include "ops_planes.h"
+#include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
 #define PF_ENTRY(name, arguments) &elementwise<&op_##name, arguments>,
@@ -37,6 +39,8 @@ static const KernelTable kTable = {
     &attend,
     &noise,
     &gumbel_argmax,
+    kMixtureLoss<F>,
+    kMixtureLoss<double>,
 };
 
 const KernelTable& table() { return kTable; }

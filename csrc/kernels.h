@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ops_mixture_loss.h"
 #include "philox.h"
 
 namespace pixelfast {
@@ -75,6 +76,14 @@ struct AttentionRow {
 // Floats of a head's scores, with room for a vector past their end.
 constexpr int64_t attention_stride(int64_t pairs) { return (pairs + 31) / 16 * 16; }
 
+// Pixels [first, end) of a task, a tile of `pixels` at a time; `first` is a multiple of that.
+using MixtureLossFunction = void (*)(const MixtureLoss& task, int64_t first, int64_t end, void* scratch);
+struct MixtureLossKernels {
+    int64_t pixels;
+    int64_t (*scratch_bytes)(const MixtureLoss& task);
+    MixtureLossFunction loss, gradient;
+};
+
 constexpr int kMaxTileRows = 8;
 constexpr int kMaxTileVectors = 3;
 constexpr int kMaxArguments = 4;
@@ -100,6 +109,7 @@ struct KernelTable {
     // The lowest i that maximises logits[i] - temperature * log(-log(u_i)), u_i = (words[i] + 0.5) 2^-32; -1 where a
     // logit is NaN or all are minus infinity. In double precision. Up to a vector past `count` is read of both arrays.
     int64_t (*gumbel_argmax)(const float* logits, const uint32_t* words, double temperature, int64_t count);
+    MixtureLossKernels mixture_loss_float32, mixture_loss_float64;  // by the arithmetic
 };
 
 struct ElementwiseName {
