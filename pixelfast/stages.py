@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,8 +43,8 @@ class StagedStats:
 class Decoder:
     """A copy of a model's decoder that gives the same image whatever it is decoded together with.
 
-    One image at a time, and in float64: torch's convolutions round differently for other batch sizes and numbers of
-    threads, which float64 keeps far below what changes a level.
+    One image at a time on one thread, because torch's convolutions round differently for other batch sizes and
+    numbers of threads; in float64, so that other instruction sets hardly ever give another level.
     """
 
     def __init__(self, model: Staged) -> None:
@@ -54,9 +55,20 @@ class Decoder:
     def __call__(self, codes: torch.Tensor) -> torch.Tensor:
         """Integers (n, 1, h, w) -> integers (n, C, H, W), uint8 for up to 256 levels, else int64."""
         images = torch.empty((len(codes), *self._shape), dtype=self._kind)
-        for image, code in zip(images, codes.cpu().split(1), strict=True):
-            image.copy_(self._autoencoder.decode(code)[0])
+        with _one_thread():
+            for image, code in zip(images, codes.cpu().split(1), strict=True):
+                image.copy_(self._autoencoder.decode(code)[0])
         return images
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class StagedSampler:

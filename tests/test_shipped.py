@@ -12,6 +12,7 @@ import pixelfast
 from pixelfast import shipped
 from pixelfast.data import load_mnist
 from pixelfast.training import bits_per_dim
+from pixelfast.training.code_figures import code_figures
 
 IMAGES = 200
 MOST_BYTES = 25_000_000
@@ -46,6 +47,16 @@ def test_every_model_samples_digits(name: str) -> None:
     assert images.shape == (10, 1, 28, 28)
     assert float(images[..., :2, :].mean()) < 0.01 and 0.05 < float(images.mean()) < 0.25
     assert len({image.numpy().tobytes() for image in images}) == 10
+
+
+def test_codes(shared_file: Callable) -> None:
+    """Of the first test images; the card's figures are of all."""
+    data = load_mnist(shared_file("data", "mnist"), "test")
+    found = code_figures(load("vqvae-mnist-prior"), data.images[:IMAGES], data.labels[:IMAGES])
+    # A feature between two codes may go to either on another machine.
+    assert found.squared_error == pytest.approx(0.0018894, rel=1e-3)
+    assert found.bits_per_code == pytest.approx(3.1886, rel=1e-3)
+    assert found.perplexity == pytest.approx(86.47, rel=1e-2)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("gated-pixelcnn-mnist", 0.9614)])

@@ -287,6 +287,7 @@ class TestSampling:
             for count in (1, 2, 4):
                 torch.set_num_threads(count)
                 images.append(sampler.sample(2, seed=1))
+                assert torch.get_num_threads() == count
         finally:
             torch.set_num_threads(threads)
         assert torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])
