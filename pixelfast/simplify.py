@@ -6,6 +6,7 @@ Storages hold one of four things: constants, codes of input-dependent elements, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from .errors import CausalityError, PixelfastError, UnsupportedModelError
 from .ir import Graph
 from .readiness import input_ready
 from .rules import RULES
-from .rules.attention import Deferred, follow, followed, viewed
+from .rules.attention import Deferred, follow, followed, turned, viewed
 from .rules.common import Codes, Opaque, is_creation, is_pointwise
 from .trace import Call, Recording, Ref, leaves_of, map_leaves, record
 
@@ -46,6 +47,21 @@ def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
 
 _METADATA = {f"aten.{name}_" for name in "transpose t squeeze unsqueeze swapaxes swapdims as_strided detach".split()}
 """In-place operations that change how a tensor reads its storage, not what is in it."""
+
+
+def _seen(content: Deferred, ref: Ref) -> Deferred | None:
+    """A deferred tensor through a view of its storage, the last two axes exchanged or not."""
+    if ref.offset != 0:
+        return None
+    if _row_major(ref):
+        return viewed(content, ref.size)
+    if len(ref.size) < 2:
+        return None
+    size, stride = list(ref.size), list(ref.stride)
+    size[-2:], stride[-2:] = size[:-3:-1], stride[:-3:-1]
+    straight = dataclasses.replace(ref, size=tuple(size), stride=tuple(stride))
+    whole = viewed(content, straight.size) if _row_major(straight) else None
+    return None if whole is None else turned(whole)
 
 
 _PRODUCTS = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm")
@@ -124,7 +140,7 @@ class Simplifier:
         if isinstance(content, Conditional):
             return Codes(self._capture(ref), ref.dtype)
         if isinstance(content, Deferred):
-            seen = viewed(content, ref.size) if ref.offset == 0 and _row_major(ref) else None
+            seen = _seen(content, ref)
             if seen is not None:
                 return seen
             codes = followed(self.builder, content).array

@@ -67,6 +67,13 @@ class Pairs(Deferred):
 
 
 @dataclass(frozen=True, eq=False)
+class Turned(Deferred):
+    """Pairs with rows and columns exchanged."""
+
+    of: Pairs
+
+
+@dataclass(frozen=True, eq=False)
 class RowSummary(Deferred):
     """The maximum of each row's scores, or the sum of its powers plus epsilon."""
 
@@ -76,30 +83,37 @@ class RowSummary(Deferred):
 
 
 def viewed(content: Deferred, shape: tuple[int, ...]) -> Deferred | None:
-    """The same numbers in another shape, rows and columns last. None where these would be cut up."""
-    if math.prod(shape) != math.prod(content.shape):
-        return None
-    own = content.shape[-2:] if isinstance(content, Pairs) else content.of.shape[-2:-1]  # type: ignore[attr-defined]
-    kept = tuple(size for size in shape if size != 1)
-    wanted = tuple(size for size in own if size != 1)
-    if wanted and kept[-len(wanted) :] != wanted:
-        return None
-    if isinstance(content, Pairs) and shape[-2:] != own:
+    """The same numbers in another shape, their last two axes the same. None where these would be cut up."""
+    if math.prod(shape) != math.prod(content.shape) or shape[-2:] != content.shape[-2:]:
         return None
     return replace(content, shape=tuple(shape))
+
+
+def turned(content: Deferred) -> Deferred | None:
+    """The last two axes exchanged; None where that is not followed."""
+    shape = (*content.shape[:-2], content.shape[-1], content.shape[-2])
+    if isinstance(content, Turned):
+        return replace(content.of, shape=shape)
+    return Turned(shape, content.dtype, content) if isinstance(content, Pairs) else None
 
 
 def multiply(builder: Any, call: Any, a: Any, b: Any) -> Any:
     """a (B, rows, K) @ b (B, K, columns), where both depend on the image, or one is deferred."""
     dtype = call.outputs[0].dtype
-    by_row = isinstance(a, Pairs) and bool((a.gain == a.gain[..., :1]).all())
-    if by_row and a.stage == "weight" and isinstance(b, Codes):
+    if isinstance(a, Codes) and isinstance(b, Turned) and _are_weights(b.of):
+        return Codes(attend(builder, b.of, a.array.swapaxes(1, 2)).swapaxes(1, 2), dtype)
+    if isinstance(a, Pairs) and _are_weights(a) and isinstance(b, Codes):
         return Codes(attend(builder, a, b.array), dtype)
     if isinstance(a, Codes) and isinstance(b, Codes):
         size = (*a.array.shape[:-1], b.array.shape[-1])
         one = np.ones((1, 1, 1))
         return Pairs(size, dtype, a.array, b.array, one, 0 * one)
     return multiply_elements(builder, followed(builder, a), followed(builder, b), dtype)
+
+
+def _are_weights(x: Pairs) -> bool:
+    """Whether values multiplied by them are attention: after the softmax, changed row by row at most."""
+    return x.stage == "weight" and bool((x.gain == x.gain[..., :1]).all())
 
 
 def multiply_elements(builder: Any, a: Any, b: Any, dtype: torch.dtype) -> Codes:
@@ -120,6 +134,8 @@ def followed(builder: Any, x: Any) -> Any:
     """A deferred product as codes of its elements; anything else as it is."""
     if not isinstance(x, Deferred):
         return x
+    if isinstance(x, Turned):
+        return Codes(followed(builder, x.of).array.reshape(*x.shape[:-2], *x.shape[:-3:-1]).swapaxes(-1, -2), x.dtype)
     if not isinstance(x, Pairs) or x.stage not in ("score", "weight"):
         raise NotImplementedError(_UNKNOWN)
     scores = multiply_elements(builder, Codes(x.queries, x.dtype), Codes(x.keys, x.dtype), x.dtype).array

@@ -214,6 +214,18 @@ class AttentionToCondition(Attending):
         return self.head(h + maps_of(scores.softmax(dim=-1) @ self.value(given), h))
 
 
+@idiom()
+class AttentionTurned(Attending):
+    """Values before weights, which are transposed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.stem(x))
+        columns = h.flatten(2)
+        scores = torch.bmm(columns.transpose(1, 2), columns)
+        weights = scores.masked_fill(~upto(20), -1e9).softmax(dim=-1)
+        return self.head(h + torch.bmm(columns, weights.permute(0, 2, 1)).view_as(h))
+
+
 @idiom((1, 3, 4))
 class AttentionWithoutSoftmax(ThreeProjections):
     """Linear attention: scores multiplied by a mask are the weights."""
