@@ -3,9 +3,11 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #pragma GCC push_options

@@ -5,9 +5,11 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #pragma GCC push_options

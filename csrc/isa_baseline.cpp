@@ -1,7 +1,9 @@
 // Kernels for any CPU the compiler targets: SSE2 on x86-64.
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #define PF_ISA_NAME "baseline"

@@ -7,6 +7,7 @@
 #include "contraction.h"
 #include "narrow.h"
 #include "gumbel.h"
+#include "ops_conv_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
 #define PF_ENTRY(name, arguments) &elementwise<&op_##name, arguments>,
@@ -29,6 +30,8 @@ static const KernelTable kTable = {
     kElementwise,
     &noise,
     &gumbel_argmax,
+    &kConvKernels<float>,
+    &kConvKernels<double>,
 };
 
 const KernelTable& table() { return kTable; }

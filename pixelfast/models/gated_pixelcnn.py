@@ -12,6 +12,7 @@ from pixelfast.likelihoods import Categorical
 from pixelfast.models import checks
 from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
 from pixelfast.models.conditioning import ConditionKind, project
+from pixelfast.models.fused import fused
 
 MAX_LAYERS = 128
 
@@ -45,12 +46,28 @@ class GatedBlock(nn.Module):
 
     def forward(self, v: Tensor, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         above = self.vertical(v)
-        left = self.horizontal(h) + self.link(above)
+        left = self.horizontal(h, self.link(above))
         if condition is not None:
             assert self.condition_vertical is not None and self.condition_horizontal is not None
             above = above + project(self.condition_vertical, condition)
             left = left + project(self.condition_horizontal, condition)
         return gate(above), self.mix(gate(left)) + h
+
+    def fused_forward(
+        self, above: Tensor, h: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """(above, h) -> (condition of the vertical gate, h), from fused operations.
+
+        above: what the vertical convolution returned, (N, 2 * hidden, H, W). Its gate is left to whoever reads it, so
+        that no gate's result is kept; this block reads it through the link only.
+        """
+        left = self.horizontal(h, self.link(above))
+        vertical = horizontal = None
+        if condition is not None:
+            assert self.condition_vertical is not None and self.condition_horizontal is not None
+            vertical = project(self.condition_vertical, condition)
+            horizontal = project(self.condition_horizontal, condition)
+        return vertical, self.mix.after_gate(left, horizontal, h)
 
 
 class GatedPixelCNN(nn.Module):
@@ -136,6 +153,21 @@ class GatedPixelCNN(nn.Module):
         checks.float_images(x, self.shape[0])
         self.condition.check(condition, x)
         v, h = self.stem_vertical(x), self.stem_horizontal(x)
-        for block in self.blocks:
-            v, h = block(v, h, condition)
+        if fused(self):
+            h = self._fused_blocks(v, h, condition)
+        else:
+            for block in self.blocks:
+                v, h = block(v, h, condition)
         return self.head(nn.functional.elu(h)).unflatten(1, (self.likelihood.levels, self.shape[0]))
+
+    def _fused_blocks(self, v: Tensor, h: Tensor, condition: Tensor | None) -> Tensor:
+        """The horizontal stack after the last block, from fused operations."""
+        above = vertical_condition = None
+        for block in self.blocks:
+            assert isinstance(block, GatedBlock)
+            if above is None:
+                above = block.vertical(v)
+            else:
+                above = block.vertical.after_gate(above, vertical_condition)
+            vertical_condition, h = block.fused_forward(above, h, condition)
+        return h
