@@ -1,6 +1,7 @@
 // Kernels for any CPU the compiler targets: SSE2 on x86-64.
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels.h"
 #include "memory.h"

@@ -16,8 +16,10 @@ namespace {
 
 constexpr int64_t kMostChunks = 16;
 constexpr int64_t kMostSums = int64_t{1} << 22;   // numbers that the chunks' sums may take together
-constexpr int64_t kGroupPositions = 768;          // small images go side by side up to about this many positions
+constexpr int64_t kGroupPositions = 768;         // small images go side by side up to about this many positions
+constexpr int64_t kFewestPositions = 256;        // that a chunk should have
 constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kHugePage = int64_t{1} << 21;
 
 int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -42,13 +44,26 @@ void check(const ConvTask& task) {
         throw std::invalid_argument("a convolution has sizes that make no sense");
 }
 
-// One call of work(item, thread) for each item, on several threads; each item's result is its own.
+// Memory for the calling thread, kept from call to call: fresh pages cost more than the work on small images.
+char* working_memory(int64_t bytes) {
+    thread_local Storage<char> memory;
+    thread_local int64_t size = 0;
+    if (size < bytes) {
+        memory.reset();
+        size = 0;
+        memory = allocate<char>(round_up(bytes, kHugePage));
+        size = round_up(bytes, kHugePage);
+    }
+    return memory.get();
+}
+
+// One call of work(item) for each item, on several threads; each item's result is its own.
 template <class Work>
 void for_each(int64_t items, int64_t threads, const Work& work) {
     std::atomic<int64_t> next{0};
     const int wanted = static_cast<int>(std::max<int64_t>(1, std::min(items, threads)));
-    parallel(wanted, [](int) {}, [&](int thread) {
-        for (int64_t item = next++; item < items; item = next++) work(item, thread);
+    parallel(wanted, [](int) {}, [&](int) {
+        for (int64_t item = next++; item < items; item = next++) work(item);
     });
 }
 
@@ -72,7 +87,7 @@ ConvLayout conv_layout(const ConvTask& task, const ConvTiles& tiles) {
     out.pixels = round_up(task.height * task.width, tiles.lanes);
     const int64_t weights = task.outputs * out.features * static_cast<int64_t>(out.offsets.size());
     const int64_t chunks = std::max<int64_t>(1, std::min({task.images, kMostChunks, kMostSums / weights}));
-    out.chunk_images = std::max<int64_t>(1, ceiling(task.images, chunks));
+    out.chunk_images = std::max({int64_t{1}, ceiling(task.images, chunks), kFewestPositions / out.image_positions});
     out.chunks = ceiling(task.images, out.chunk_images);
     out.group = std::max<int64_t>(1, std::min(out.chunk_images, kGroupPositions / out.image_pitch));
     out.plane = 2 * out.margin + round_up(out.positions(out.group), tiles.positions);
@@ -97,9 +112,8 @@ void conv(const KernelTable& isa, const ConvTask& task) {
     kernels.pack(task, layout, false, packed.get());
     const int64_t workers = std::min(task.threads, layout.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, false), 64);
-    const Storage<char> scratch = allocate<char>(workers * bytes);
-    for_each(layout.chunks, workers, [&](int64_t chunk, int thread) {
-        kernels.forward(task, layout, packed.get(), chunk, scratch.get() + thread * bytes);
+    for_each(layout.chunks, workers, [&](int64_t chunk) {
+        kernels.forward(task, layout, packed.get(), chunk, working_memory(bytes));
     });
 }
 
@@ -115,12 +129,10 @@ void conv_gradient(const KernelTable& isa, const ConvTask& task) {
     }
     const int64_t workers = std::min(task.threads, layout.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, true), 64);
-    const Storage<char> scratch = allocate<char>(workers * bytes);
-    const int64_t sum_bytes = round_up(kernels.number_bytes * task.outputs * (layout.features * taps + 1), 64);
+    const int64_t sum_bytes = kernels.number_bytes * kernels.sums(task.outputs, layout.features, taps);
     const Storage<char> sums = allocate<char>(std::max<int64_t>(1, layout.chunks) * sum_bytes);
-    for_each(layout.chunks, workers, [&](int64_t chunk, int thread) {
-        kernels.backward(task, layout, packed.get(), chunk, scratch.get() + thread * bytes,
-                         sums.get() + chunk * sum_bytes);
+    for_each(layout.chunks, workers, [&](int64_t chunk) {
+        kernels.backward(task, layout, packed.get(), chunk, working_memory(bytes), sums.get() + chunk * sum_bytes);
     });
     kernels.finish(task, layout, sums.get());
 }
@@ -142,9 +154,8 @@ void share_gates(const ConvKernels& kernels, const GateTask& task, GateFunction 
     const int64_t pixels = round_up(task.height * task.width, kernels.tiles.lanes);
     const int64_t bytes = round_up(kernels.number_bytes * kGatePlanes * pixels, 64);
     const int64_t workers = std::max<int64_t>(1, std::min(task.threads, planes));
-    const Storage<char> scratch = allocate<char>(workers * bytes);
-    for_each(workers, workers, [&](int64_t part, int thread) {
-        work(task, planes * part / workers, planes * (part + 1) / workers, scratch.get() + thread * bytes);
+    for_each(workers, workers, [&](int64_t part) {
+        work(task, planes * part / workers, planes * (part + 1) / workers, working_memory(bytes));
     });
 }
 

@@ -36,7 +36,6 @@ PF_INLINE D absolute(D a) { return (D)((L)a & 0x7FFFFFFFFFFFFFFFll); }
 PF_LANE_BY_LANE(exponential, __builtin_exp(x))
 PF_LANE_BY_LANE(expm1_not_positive, __builtin_expm1(x))
 PF_LANE_BY_LANE(hyperbolic_tangent, __builtin_tanh(x))
-PF_LANE_BY_LANE(logistic, 1 / (1 + __builtin_exp(-x)))
 #undef PF_LANE_BY_LANE
 
 // Halves are added until one number is left.
@@ -114,6 +113,10 @@ PF_INLINE void as_stored(FloatType type, const Use& use) {
     use(Real{});
 }
 
+template <class Real>
+PF_INLINE void copy_rows(const Real* from, int64_t from_pitch, int64_t height, int64_t width, Real* to,
+                         int64_t to_pitch);
+
 // One plane of a tensor <-> rows `pitch` apart.
 template <class Real>
 static void read_plane(const ConvTensor& tensor, FloatType type, int64_t image, int64_t channel, int64_t height,
@@ -122,6 +125,8 @@ static void read_plane(const ConvTensor& tensor, FloatType type, int64_t image, 
         using Stored = decltype(example);
         const int64_t step = tensor.strides[3];
         const Stored* plane = static_cast<const Stored*>(tensor.data) + image * tensor.strides[0] + channel * tensor.strides[1];
+        if constexpr (std::is_same_v<Stored, Real>)
+            if (step == 1) return copy_rows(plane, tensor.strides[2], height, width, to, pitch);
         for (int64_t y = 0; y < height; ++y) {
             const Stored* from = plane + y * tensor.strides[2];
             if (step == 1) {
@@ -140,6 +145,8 @@ static void write_plane(const ConvTensor& tensor, FloatType type, int64_t image,
         using Stored = decltype(example);
         const int64_t step = tensor.strides[3];
         Stored* plane = static_cast<Stored*>(tensor.data) + image * tensor.strides[0] + channel * tensor.strides[1];
+        if constexpr (std::is_same_v<Stored, Real>)
+            if (step == 1) return copy_rows(from, pitch, height, width, plane, tensor.strides[2]);
         for (int64_t y = 0; y < height; ++y) {
             Stored* to = plane + y * tensor.strides[2];
             if (step == 1) {
@@ -178,6 +185,20 @@ static void dropout_words(const Dropout& dropout, int64_t image, int64_t pair, i
                               __builtin_convertvector(c2, HalfU), __builtin_convertvector(c3, HalfU)};
         for (int k = 0; k < 4; ++k) __builtin_memcpy(words + k * stride + first, &out[k], sizeof(HalfU));
     }
+}
+
+// The factors of a gate: tanh(first) or first, sigmoid(second) and 1 - sigmoid(second).
+template <class V>
+struct GateShares {
+    V value, share, rest;
+};
+template <class V>
+PF_INLINE GateShares<V> gate_shares(Activation kind, V first, V second) {
+    const V zero = V{}, one = zero + 1;
+    const V e = exponential(-absolute(second));
+    const V large = one / (one + e), small = e * large;
+    return {kind == Activation::tanh_gate ? hyperbolic_tangent(first) : first, second < zero ? small : large,
+            second < zero ? large : small};
 }
 
 // elu(x) and elu(-x); words null where nothing is dropped.
@@ -223,8 +244,8 @@ template <class Real>
 static void gated(Activation kind, const Real* first, const Real* second, int64_t count, Real* out) {
     using V = typename VectorOf<Real>::Type;
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V a = load(first + i);
-        store(out + i, (kind == Activation::tanh_gate ? hyperbolic_tangent(a) : a) * logistic(load(second + i)));
+        const GateShares<V> gate = gate_shares(kind, load(first + i), load(second + i));
+        store(out + i, gate.value * gate.share);
     }
 }
 
@@ -234,21 +255,17 @@ static void gated_gradient(Activation kind, const Real* first, const Real* secon
                            Real* first_gradient, Real* second_gradient) {
     using V = typename VectorOf<Real>::Type;
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V a = load(first + i), g = load(gradient + i), s = logistic(load(second + i));
-        const V t = kind == Activation::tanh_gate ? hyperbolic_tangent(a) : a;
-        const V slope = kind == Activation::tanh_gate ? Real{1} - t * t : V{} + Real{1};
-        store(first_gradient + i, g * s * slope);
-        store(second_gradient + i, g * t * s * (Real{1} - s));
+        const V g = load(gradient + i);
+        const GateShares<V> gate = gate_shares(kind, load(first + i), load(second + i));
+        const V slope = kind == Activation::tanh_gate ? Real{1} - gate.value * gate.value : V{} + Real{1};
+        store(first_gradient + i, g * gate.share * slope);
+        store(second_gradient + i, g * gate.value * gate.share * gate.rest);
     }
 }
 
 template <class Real>
-static void add(Real* to, const Real* other, int64_t count) {
-    using V = typename VectorOf<Real>::Type;
-    for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V sum = load(to + i) + load(other + i);
-        store(to + i, sum);
-    }
+static void add(const Real* first, const Real* second, int64_t count, Real* sums) {
+    for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) store(sums + i, load(first + i) + load(second + i));
 }
 
 // ---- Products.
@@ -262,7 +279,7 @@ constexpr int kConvRows = 4, kConvVectors = 2, kSumRows = 3, kSumColumns = 3;
 #endif
 
 constexpr int64_t kConvBlock = 128;  // products in one running sum
-constexpr int64_t kSumBlock = 64;    // vectors of products in one running sum
+constexpr int64_t kSumBlock = 48;    // vectors of products in one running sum: few enough for the first-level cache
 
 // destination[r][q] = sum over taps t and channels c of weights[t][c][r] * source[c][q + offsets[t]].
 template <class Real>
@@ -306,26 +323,58 @@ static void multiply(const Real* source, int64_t plane, const std::vector<int64_
     }
 }
 
-// results[r][c] += sum over positions q of rows[r][q] * columns[c][q].
-template <class Real>
-static void correlate(const Real* const* rows, const Real* const* columns, int64_t positions,
-                      Real (*results)[kSumColumns]) {
-    using V = typename VectorOf<Real>::Type;
-    constexpr int64_t lanes = VectorOf<Real>::lanes;
-    for (int64_t begin = 0; begin < positions; begin += kSumBlock * lanes) {
-        const int64_t end = positions - begin < kSumBlock * lanes ? positions : begin + kSumBlock * lanes;
-        V sums[kSumRows][kSumColumns] = {};
-        for (int64_t q = begin; q < end; q += lanes) {
-            V a[kSumRows];
-            for (int r = 0; r < kSumRows; ++r) a[r] = load(rows[r] + q);
-            for (int c = 0; c < kSumColumns; ++c) {
-                const V b = load(columns[c] + q);
-                for (int r = 0; r < kSumRows; ++r) sums[r][c] = fma(a[r], b, sums[r][c]);
-            }
+// The sums of the lanes of several vectors.
+template <int count, class V, class Real>
+PF_INLINE void lane_sums(const V* vectors, Real* sums) {
+    for (int i = 0; i < count; ++i) sums[i] = lane_sum(vectors[i]);
+}
+#if defined(PF_AVX512)
+// Adds what differs in one bit of the lane's number; the lanes of a and b then take turns by that bit.
+template <int blocks>
+PF_INLINE __m512 fold_blocks(__m512 a, __m512 b) {
+    constexpr int even = blocks == 2 ? 0x44 : 0x88, odd = blocks == 2 ? 0xEE : 0xDD;
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, even), _mm512_shuffle_f32x4(a, b, odd));
+}
+// Sixteen at a time, each in four additions of halves.
+template <int count>
+PF_INLINE void lane_sums(const F* vectors, float* sums) {
+    for (int first = 0; first < count; first += 16) {
+        __m512 v[16];
+        for (int i = 0; i < 16; ++i)
+            v[i] = first + i < count ? (__m512)vectors[first + i] : _mm512_setzero_ps();
+        __m512 quarter[4];
+        for (int i = 0; i < 4; ++i) {
+            // Within blocks of four lanes: lane j of each block holds a sum of v[4 * i + j]'s.
+            const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(v[4 * i], v[4 * i + 1]), _mm512_unpackhi_ps(v[4 * i], v[4 * i + 1]));
+            const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(v[4 * i + 2], v[4 * i + 3]), _mm512_unpackhi_ps(v[4 * i + 2], v[4 * i + 3]));
+            quarter[i] = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
         }
-        for (int r = 0; r < kSumRows; ++r)
-            for (int c = 0; c < kSumColumns; ++c) results[r][c] += lane_sum(sums[r][c]);
+        // Across blocks: block k of the result is the sum of the blocks of quarter[k].
+        const __m512 first_pair = fold_blocks<2>(quarter[0], quarter[1]);
+        const __m512 second_pair = fold_blocks<2>(quarter[2], quarter[3]);
+        const F all = (F)fold_blocks<1>(first_pair, second_pair);
+        store_first(sums + first, all, count - first < 16 ? count - first : 16);
     }
+}
+#endif
+
+// sums[r][c] += sum over positions q of rows[r][q] * columns[c][q]; positions: a whole number of vectors, not too many.
+template <class Real>
+static void correlate(const Real* const* rows, const Real* const* columns, int64_t positions, Real* sums) {
+    using V = typename VectorOf<Real>::Type;
+    V products[kSumRows * kSumColumns] = {};
+    for (int64_t q = 0; q < positions; q += VectorOf<Real>::lanes) {
+        V a[kSumRows];
+        for (int r = 0; r < kSumRows; ++r) a[r] = load(rows[r] + q);
+        for (int c = 0; c < kSumColumns; ++c) {
+            const V b = load(columns[c] + q);
+            for (int r = 0; r < kSumRows; ++r)
+                products[r * kSumColumns + c] = fma(a[r], b, products[r * kSumColumns + c]);
+        }
+    }
+    Real found[kSumRows * kSumColumns];
+    lane_sums<kSumRows * kSumColumns>(products, found);
+    for (int i = 0; i < kSumRows * kSumColumns; ++i) sums[i] += found[i];
 }
 
 // ---- A chunk of images.
@@ -374,8 +423,6 @@ struct ConvScratch {
         features = take(layout.features * layout.plane);
         block = take(kConvRows * layout.plane);
         out_gradient = take(gradient ? task.outputs * layout.plane : 0);
-        // Everything so far has margins, which stay zero.
-        for (Real* p = static_cast<Real*>(memory); p < next; ++p) *p = 0;
         features_gradient =
             take(gradient ? (layout.features + kConvRows - 1) / kConvRows * kConvRows * layout.plane : 0);
         for (Real*& plane : linear) plane = take(layout.pixels);
@@ -383,25 +430,85 @@ struct ConvScratch {
     }
 };
 
-// Copies the pixels of an image between a linear plane and its place among the features'.
+// Zeros around the pixels of `images` images in each plane.
+template <class Real>
+static void clear_surroundings(const ConvTask& task, const ConvLayout& layout, int64_t images, int64_t planes,
+                               Real* first) {
+    for (int64_t i = 0; i < planes; ++i) {
+        Real* plane = first + i * layout.plane;
+        int64_t done = 0;
+        const auto clear_until = [&](int64_t end) {
+            for (; done < end; ++done) plane[done] = 0;
+        };
+        for (int64_t g = 0; g < images; ++g) {
+            for (int64_t y = 0; y < task.height; ++y) {
+                clear_until(layout.place(g) + y * layout.pitch);
+                done += task.width;
+            }
+        }
+        clear_until(layout.plane);
+    }
+}
+
+// Rows of `width` numbers, copied from and to rows that lie apart.
+template <class Real>
+PF_INLINE void copy_rows(const Real* from, int64_t from_pitch, int64_t height, int64_t width, Real* to,
+                         int64_t to_pitch) {
+    constexpr int64_t lanes = VectorOf<Real>::lanes;
+    const bool whole = from_pitch == width && to_pitch == width;
+    const int64_t rows = whole ? 1 : height, count = whole ? height * width : width;
+    for (int64_t y = 0; y < rows; ++y) {
+        const Real* source = from + y * from_pitch;
+        Real* row = to + y * to_pitch;
+        int64_t x = 0;
+        for (; x + lanes <= count; x += lanes) store(row + x, load(source + x));
+        for (; x < count; ++x) row[x] = source[x];
+    }
+}
 template <class Real>
 PF_INLINE void spread(const Real* linear, int64_t height, int64_t width, Real* to, int64_t pitch) {
-    for (int64_t y = 0; y < height; ++y)
-        __builtin_memcpy(to + y * pitch, linear + y * width, static_cast<size_t>(width) * sizeof(Real));
+    copy_rows(linear, width, height, width, to, pitch);
 }
 template <class Real>
 PF_INLINE void gather(const Real* from, int64_t pitch, int64_t height, int64_t width, Real* linear) {
-    for (int64_t y = 0; y < height; ++y)
-        __builtin_memcpy(linear + y * width, from + y * pitch, static_cast<size_t>(width) * sizeof(Real));
+    copy_rows(from, pitch, height, width, linear, width);
 }
 
-// x(image, channel) + condition(image, channel) as a linear plane; `spare` is another one.
+// A plane of a tensor where it lies, if that is one after the other and a whole number of vectors; else null.
 template <class Real, class Task>
-static void read_conditioned(const Task& task, int64_t image, int64_t channel, int64_t pixels, Real* to, Real* spare) {
-    read_plane(task.x, task.type, image, channel, task.height, task.width, to, task.width);
-    if (task.condition.data == nullptr) return;
-    read_plane(task.condition, task.type, image, channel, task.height, task.width, spare, task.width);
-    add(to, spare, pixels);
+PF_INLINE Real* plane_in_place(const Task& task, const ConvTensor& tensor, int64_t image, int64_t channel) {
+    const bool same = sizeof(Real) == sizeof(double) ? task.type == FloatType::float64 : task.type == FloatType::float32;
+    const bool dense = tensor.strides[3] == 1 && tensor.strides[2] == task.width;
+    if (!same || !dense || task.height * task.width % VectorOf<Real>::lanes != 0) return nullptr;
+    return static_cast<Real*>(tensor.data) + image * tensor.strides[0] + channel * tensor.strides[1];
+}
+
+// A plane of a tensor as a linear plane: in place, or read into `spare`.
+template <class Real, class Task>
+PF_INLINE const Real* linear_plane(const Task& task, const ConvTensor& tensor, int64_t image, int64_t channel,
+                                   Real* spare) {
+    if (const Real* plane = plane_in_place<Real>(task, tensor, image, channel)) return plane;
+    read_plane(tensor, task.type, image, channel, task.height, task.width, spare, task.width);
+    return spare;
+}
+
+// Calls compute(linear plane), and puts what it computes into the tensor.
+template <class Real, class Task, class Compute>
+PF_INLINE void write_linear(const Task& task, const ConvTensor& tensor, int64_t image, int64_t channel, Real* spare,
+                            const Compute& compute) {
+    Real* plane = plane_in_place<Real>(task, tensor, image, channel);
+    compute(plane != nullptr ? plane : spare);
+    if (plane == nullptr) write_plane(tensor, task.type, image, channel, task.height, task.width, spare, task.width);
+}
+
+// x(image, channel) + condition(image, channel) as a linear plane.
+template <class Real, class Task>
+static const Real* conditioned(const Task& task, int64_t image, int64_t channel, int64_t pixels, Real* spare,
+                               Real* other) {
+    const Real* x = linear_plane(task, task.x, image, channel, spare);
+    if (task.condition.data == nullptr) return x;
+    add(x, linear_plane(task, task.condition, image, channel, other), pixels, spare);
+    return spare;
 }
 
 // The features of images first, first + 1, ... into their places.
@@ -420,21 +527,34 @@ static void activate(const ConvTask& task, const ConvLayout& layout, int64_t fir
             const bool drops = task.dropout.threshold > 0;
             for (int64_t c = 0; c < channels; ++c) {
                 if (drops && c % 2 == 0) dropout_words(task.dropout, image, c / 2, height * width, scratch.words, pixels);
-                read_plane(task.x, task.type, image, c, height, width, linear[0], width);
-                concat_elu(linear[0], pixels, task.dropout, drops ? scratch.words + c % 2 * 2 * pixels : nullptr, pixels,
+                const Real* x = linear_plane(task, task.x, image, c, linear[0]);
+                concat_elu(x, pixels, task.dropout, drops ? scratch.words + c % 2 * 2 * pixels : nullptr, pixels,
                            linear[1], linear[2]);
                 spread(linear[1], height, width, feature(c), layout.pitch);
                 spread(linear[2], height, width, feature(channels + c), layout.pitch);
             }
         } else {
             for (int64_t f = 0; f < layout.features; ++f) {
-                read_conditioned(task, image, f, pixels, linear[0], linear[3]);
-                read_conditioned(task, image, layout.features + f, pixels, linear[1], linear[3]);
-                gated(task.activation, linear[0], linear[1], pixels, linear[2]);
+                const Real* a = conditioned(task, image, f, pixels, linear[0], linear[3]);
+                const Real* b = conditioned(task, image, layout.features + f, pixels, linear[1], linear[3]);
+                gated(task.activation, a, b, pixels, linear[2]);
                 spread(linear[2], height, width, feature(f), layout.pitch);
             }
         }
     }
+}
+
+// The gradients of both halves of gate f, from that of its result. Uses linear planes 0, 1 and 3.
+template <class Real, class Task>
+static void write_gate_gradient(const Task& task, int64_t image, int64_t f, int64_t features, int64_t pixels,
+                                const Real* gradient, Real* const* linear) {
+    const Real* a = conditioned(task, image, f, pixels, linear[0], linear[3]);
+    const Real* b = conditioned(task, image, features + f, pixels, linear[1], linear[3]);
+    write_linear(task, task.x_gradient, image, f, linear[0], [&](Real* first) {
+        write_linear(task, task.x_gradient, image, features + f, linear[1], [&](Real* second) {
+            gated_gradient(task.activation, a, b, gradient, pixels, first, second);
+        });
+    });
 }
 
 // From the gradient of the features to that of x.
@@ -453,23 +573,41 @@ static void deactivate(const ConvTask& task, const ConvLayout& layout, int64_t f
             const bool drops = task.dropout.threshold > 0;
             for (int64_t c = 0; c < channels; ++c) {
                 if (drops && c % 2 == 0) dropout_words(task.dropout, image, c / 2, height * width, scratch.words, pixels);
-                read_plane(task.x, task.type, image, c, height, width, linear[0], width);
+                const Real* x = linear_plane(task, task.x, image, c, linear[0]);
                 gather(feature(c), layout.pitch, height, width, linear[1]);
                 gather(feature(channels + c), layout.pitch, height, width, linear[2]);
-                concat_elu_gradient(linear[0], pixels, task.dropout,
-                                    drops ? scratch.words + c % 2 * 2 * pixels : nullptr, pixels, linear[1], linear[2],
-                                    linear[3]);
-                write_plane(task.x_gradient, task.type, image, c, height, width, linear[3], width);
+                const uint32_t* words = drops ? scratch.words + c % 2 * 2 * pixels : nullptr;
+                write_linear(task, task.x_gradient, image, c, linear[3], [&](Real* gradient) {
+                    concat_elu_gradient(x, pixels, task.dropout, words, pixels, linear[1], linear[2], gradient);
+                });
             }
         } else {
             for (int64_t f = 0; f < layout.features; ++f) {
-                read_conditioned(task, image, f, pixels, linear[0], linear[3]);
-                read_conditioned(task, image, layout.features + f, pixels, linear[1], linear[3]);
                 gather(feature(f), layout.pitch, height, width, linear[2]);
-                gated_gradient(task.activation, linear[0], linear[1], linear[2], pixels, linear[0], linear[1]);
-                write_plane(task.x_gradient, task.type, image, f, height, width, linear[0], width);
-                write_plane(task.x_gradient, task.type, image, layout.features + f, height, width, linear[1], width);
+                write_gate_gradient(task, image, f, layout.features, pixels, linear[2], linear);
             }
+        }
+    }
+}
+
+// gather, with a number and, where not null, another linear plane added.
+template <class Real>
+PF_INLINE void gather_sum(const Real* from, int64_t pitch, int64_t height, int64_t width, Real number,
+                          const Real* added, Real* linear) {
+    constexpr int64_t lanes = VectorOf<Real>::lanes;
+    const int64_t rows = pitch == width ? 1 : height, count = pitch == width ? height * width : width;
+    for (int64_t y = 0; y < rows; ++y) {
+        const Real* source = from + y * pitch;
+        const int64_t start = y * width;
+        int64_t x = 0;
+        for (; x + lanes <= count; x += lanes) {
+            auto sum = load(source + x) + number;
+            if (added != nullptr) sum += load(added + start + x);
+            store(linear + start + x, sum);
+        }
+        for (; x < count; ++x) {
+            linear[start + x] = source[x] + number;
+            if (added != nullptr) linear[start + x] += added[start + x];
         }
     }
 }
@@ -482,6 +620,7 @@ static void conv_forward(const ConvTask& task, const ConvLayout& layout, const v
     const int64_t block_size = kConvRows * layout.features * static_cast<int64_t>(layout.offsets.size());
     for (int64_t first = chunk * layout.chunk_images; first < end; first += layout.group) {
         const int64_t images = std::min(layout.group, end - first);
+        clear_surroundings(task, layout, images, layout.features, scratch.features);
         activate(task, layout, first, images, scratch);
         const Real* weights = static_cast<const Real*>(packed);
         for (int64_t o = 0; o < task.outputs; o += kConvRows, weights += block_size) {
@@ -494,42 +633,52 @@ static void conv_forward(const ConvTask& task, const ConvLayout& layout, const v
                         bias = widened(static_cast<const decltype(example)*>(task.bias)[o + r]);
                     });
                 for (int64_t g = 0; g < images; ++g) {
-                    Real* result = scratch.linear[0];
-                    gather(scratch.block + r * layout.plane + g * layout.image_pitch, layout.pitch, task.height,
-                           task.width, result);
-                    for (int64_t i = 0; i < layout.pixels; ++i) result[i] += bias;
-                    if (task.added.data != nullptr) {
-                        read_plane(task.added, task.type, first + g, o + r, task.height, task.width, scratch.linear[1],
-                                   task.width);
-                        add(result, scratch.linear[1], layout.pixels);
-                    }
-                    write_plane(task.out, task.type, first + g, o + r, task.height, task.width, result, task.width);
+                    const Real* sums = scratch.block + r * layout.plane + g * layout.image_pitch;
+                    const Real* added = task.added.data == nullptr
+                                            ? nullptr
+                                            : linear_plane(task, task.added, first + g, o + r, scratch.linear[1]);
+                    write_linear(task, task.out, first + g, o + r, scratch.linear[0], [&](Real* out) {
+                        gather_sum(sums, layout.pitch, task.height, task.width, bias, added, out);
+                    });
                 }
             }
         }
     }
 }
 
+// Sums for the weight gradient lie in blocks of kSumRows x kSumColumns, [outputs][features][tap][block]; then come those
+// for the bias.
+static int64_t sum_blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
+static int64_t conv_sums(int64_t outputs, int64_t features, int64_t taps) {
+    return sum_blocks(outputs, kSumRows) * sum_blocks(features, kSumColumns) * taps * kSumRows * kSumColumns + outputs;
+}
+
 // Adds the sums over all positions of out_gradient times the features under each tap.
 template <class Real>
 static void add_weight_gradient(const ConvTask& task, const ConvLayout& layout, int64_t positions,
                                 const ConvScratch<Real>& scratch, Real* sums) {
+    constexpr int64_t lanes = VectorOf<Real>::lanes;
     const int64_t taps = static_cast<int64_t>(layout.offsets.size());
-    for (int64_t o = 0; o < task.outputs; o += kSumRows) {
-        const Real* rows[kSumRows];
-        for (int r = 0; r < kSumRows; ++r)
-            rows[r] = scratch.out_gradient + std::min(o + r, task.outputs - 1) * layout.plane + layout.margin;
-        for (int64_t f = 0; f < layout.features; f += kSumColumns) {
-            for (int64_t tap = 0; tap < taps; ++tap) {
-                const Real* columns[kSumColumns];
-                for (int c = 0; c < kSumColumns; ++c)
-                    columns[c] = scratch.features + std::min(f + c, layout.features - 1) * layout.plane +
-                                 layout.margin + layout.offsets[static_cast<size_t>(tap)];
-                Real results[kSumRows][kSumColumns] = {};
-                correlate(rows, columns, positions, results);
-                for (int64_t r = 0; r < kSumRows && o + r < task.outputs; ++r)
-                    for (int64_t c = 0; c < kSumColumns && f + c < layout.features; ++c)
-                        sums[((o + r) * layout.features + f + c) * taps + tap] += results[r][c];
+    const int64_t vectors = (positions + lanes - 1) / lanes;
+    const int64_t parts = (vectors + kSumBlock - 1) / kSumBlock;
+    for (int64_t part = 0; part < parts; ++part) {
+        const int64_t begin = vectors * part / parts * lanes;
+        const int64_t count = vectors * (part + 1) / parts * lanes - begin;
+        const int64_t start = layout.margin + begin;
+        Real* block = sums;
+        for (int64_t o = 0; o < task.outputs; o += kSumRows) {
+            const Real* rows[kSumRows];
+            for (int r = 0; r < kSumRows; ++r)
+                rows[r] = scratch.out_gradient + std::min(o + r, task.outputs - 1) * layout.plane + start;
+            for (int64_t f = 0; f < layout.features; f += kSumColumns) {
+                for (int64_t tap = 0; tap < taps; ++tap) {
+                    const Real* columns[kSumColumns];
+                    for (int c = 0; c < kSumColumns; ++c)
+                        columns[c] = scratch.features + std::min(f + c, layout.features - 1) * layout.plane + start +
+                                     layout.offsets[static_cast<size_t>(tap)];
+                    correlate(rows, columns, count, block);
+                    block += kSumRows * kSumColumns;
+                }
             }
         }
     }
@@ -540,28 +689,28 @@ static void conv_backward(const ConvTask& task, const ConvLayout& layout, const 
                           void* memory, void* sums) {
     ConvScratch<Real> scratch(task, layout, memory, true);
     const int64_t taps = static_cast<int64_t>(layout.offsets.size());
-    const int64_t weights = task.outputs * layout.features * taps;
+    const int64_t count = conv_sums(task.outputs, layout.features, taps);
     Real* weight_sums = static_cast<Real*>(sums);
-    Real* bias_sums = weight_sums + weights;
-    for (int64_t i = 0; i < weights + task.outputs; ++i) weight_sums[i] = 0;
+    Real* bias_sums = weight_sums + count - task.outputs;
+    for (int64_t i = 0; i < count; ++i) weight_sums[i] = 0;
     const int64_t end = std::min(task.images, (chunk + 1) * layout.chunk_images);
     const int64_t block_size = kConvRows * task.outputs * taps;
     for (int64_t first = chunk * layout.chunk_images; first < end; first += layout.group) {
         const int64_t images = std::min(layout.group, end - first);
         const int64_t positions = layout.positions(images);
+        clear_surroundings(task, layout, images, task.outputs, scratch.out_gradient);
         for (int64_t o = 0; o < task.outputs; ++o) {
             Real* plane = scratch.out_gradient + o * layout.plane;
             for (int64_t g = 0; g < images; ++g)
                 read_plane(task.out_gradient, task.type, first + g, o, task.height, task.width, plane + layout.place(g),
                            layout.pitch);
-            // A group may be smaller than the one before it.
-            for (int64_t i = layout.place(images); i < layout.plane; ++i) plane[i] = 0;
             using V = typename VectorOf<Real>::Type;
             V sum = {};
             for (int64_t q = 0; q < positions; q += VectorOf<Real>::lanes) sum += load(plane + layout.margin + q);
             bias_sums[o] += lane_sum(sum);
         }
         if (task.weight_gradient != nullptr) {
+            clear_surroundings(task, layout, images, layout.features, scratch.features);
             activate(task, layout, first, images, scratch);
             add_weight_gradient(task, layout, positions, scratch, weight_sums);
         }
@@ -577,21 +726,25 @@ static void conv_backward(const ConvTask& task, const ConvLayout& layout, const 
 
 template <class Real>
 static void conv_finish(const ConvTask& task, const ConvLayout& layout, void* sums) {
-    const int64_t weights = task.outputs * layout.features * static_cast<int64_t>(layout.offsets.size());
-    const int64_t stride =
-        pixelfast::round_up(static_cast<int64_t>(sizeof(Real)) * (weights + task.outputs), 64) / static_cast<int64_t>(sizeof(Real));
+    const int64_t taps = static_cast<int64_t>(layout.offsets.size()), features = layout.features;
+    const int64_t count = conv_sums(task.outputs, features, taps);
     Real* total = static_cast<Real*>(sums);
-    if (layout.chunks == 0)
-        for (int64_t i = 0; i < weights + task.outputs; ++i) total[i] = 0;
+    for (int64_t i = 0; layout.chunks == 0 && i < count; ++i) total[i] = 0;
     for (int64_t chunk = 1; chunk < layout.chunks; ++chunk)
-        for (int64_t i = 0; i < weights + task.outputs; ++i) total[i] += total[chunk * stride + i];
+        for (int64_t i = 0; i < count; ++i) total[i] += total[chunk * count + i];
     as_stored<Real>(task.type, [&](auto example) {
         using Stored = decltype(example);
-        if (task.weight_gradient != nullptr)
-            for (int64_t i = 0; i < weights; ++i) narrow_to(static_cast<Stored*>(task.weight_gradient)[i], total[i]);
-        if (task.bias_gradient != nullptr)
-            for (int64_t o = 0; o < task.outputs; ++o)
-                narrow_to(static_cast<Stored*>(task.bias_gradient)[o], total[weights + o]);
+        Stored* weight = static_cast<Stored*>(task.weight_gradient);
+        const Real* block = total;
+        for (int64_t o = 0; weight != nullptr && o < task.outputs; o += kSumRows)
+            for (int64_t f = 0; f < features; f += kSumColumns)
+                for (int64_t tap = 0; tap < taps; ++tap, block += kSumRows * kSumColumns)
+                    for (int64_t r = 0; r < kSumRows && o + r < task.outputs; ++r)
+                        for (int64_t c = 0; c < kSumColumns && f + c < features; ++c)
+                            narrow_to(weight[((o + r) * features + f + c) * taps + tap], block[r * kSumColumns + c]);
+        Stored* bias = static_cast<Stored*>(task.bias_gradient);
+        for (int64_t o = 0; bias != nullptr && o < task.outputs; ++o)
+            narrow_to(bias[o], total[count - task.outputs + o]);
     });
 }
 
@@ -604,14 +757,14 @@ static void gate_planes(const GateTask& task, int64_t first, int64_t end, void* 
     for (int i = 0; i < 4; ++i) linear[i] = static_cast<Real*>(memory) + i * pixels;
     for (int64_t plane = first; plane < end; ++plane) {
         const int64_t image = plane / task.features, f = plane % task.features;
-        read_conditioned(task, image, f, pixels, linear[0], linear[3]);
-        read_conditioned(task, image, task.features + f, pixels, linear[1], linear[3]);
-        gated(task.activation, linear[0], linear[1], pixels, linear[2]);
-        if (task.residual.data != nullptr) {
-            read_plane(task.residual, task.type, image, f, task.height, task.width, linear[3], task.width);
-            add(linear[2], linear[3], pixels);
-        }
-        write_plane(task.out, task.type, image, f, task.height, task.width, linear[2], task.width);
+        const Real* a = conditioned(task, image, f, pixels, linear[0], linear[3]);
+        const Real* b = conditioned(task, image, task.features + f, pixels, linear[1], linear[3]);
+        const Real* residual =
+            task.residual.data == nullptr ? nullptr : linear_plane(task, task.residual, image, f, linear[3]);
+        write_linear(task, task.out, image, f, linear[2], [&](Real* out) {
+            gated(task.activation, a, b, pixels, out);
+            if (residual != nullptr) add(out, residual, pixels, out);
+        });
     }
 }
 
@@ -622,12 +775,8 @@ static void gate_planes_gradient(const GateTask& task, int64_t first, int64_t en
     for (int i = 0; i < 4; ++i) linear[i] = static_cast<Real*>(memory) + i * pixels;
     for (int64_t plane = first; plane < end; ++plane) {
         const int64_t image = plane / task.features, f = plane % task.features;
-        read_conditioned(task, image, f, pixels, linear[0], linear[3]);
-        read_conditioned(task, image, task.features + f, pixels, linear[1], linear[3]);
-        read_plane(task.out_gradient, task.type, image, f, task.height, task.width, linear[2], task.width);
-        gated_gradient(task.activation, linear[0], linear[1], linear[2], pixels, linear[0], linear[1]);
-        write_plane(task.x_gradient, task.type, image, f, task.height, task.width, linear[0], task.width);
-        write_plane(task.x_gradient, task.type, image, task.features + f, task.height, task.width, linear[1], task.width);
+        const Real* gradient = linear_plane(task, task.out_gradient, image, f, linear[2]);
+        write_gate_gradient(task, image, f, task.features, pixels, gradient, linear);
     }
 }
 
@@ -636,6 +785,7 @@ static const ConvKernels kConvKernels = {
     {VectorOf<Real>::lanes, kConvRows, kConvVectors * VectorOf<Real>::lanes},
     sizeof(Real),
     &conv_packed_size,
+    &conv_sums,
     &conv_pack<Real>,
     &conv_forward<Real>,
     &conv_backward<Real>,

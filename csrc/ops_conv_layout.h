@@ -47,12 +47,14 @@ struct ConvKernels {
     int64_t number_bytes;
     // Weights in the order the products read them, and where they end.
     int64_t (*packed_size)(int64_t outputs, int64_t inputs, int64_t taps);
+    // Numbers of the sums that a chunk adds up for the gradients of weight and bias.
+    int64_t (*sums)(int64_t outputs, int64_t features, int64_t taps);
     void (*pack)(const ConvTask& task, const ConvLayout& layout, bool transposed, void* packed);
     void (*forward)(const ConvTask& task, const ConvLayout& layout, const void* packed, int64_t chunk, void* scratch);
-    // Adds to `sums`, weight gradient first and then the bias's, what this chunk contributes.
+    // Sets the chunk's sums.
     void (*backward)(const ConvTask& task, const ConvLayout& layout, const void* packed, int64_t chunk, void* scratch,
                      void* sums);
-    // The sums of all chunks, in order, to the gradients.
+    // Adds up the sums of all chunks, in order, and writes the gradients.
     void (*finish)(const ConvTask& task, const ConvLayout& layout, void* sums);
     // Planes [first, end) of images * features.
     void (*gate)(const GateTask& task, int64_t first, int64_t end, void* scratch);

@@ -126,6 +126,8 @@ class MaskedConv1x1(nn.Conv2d):
         self.register_buffer("mask", pixel_mask(self.weight, mask), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused(self):
+            return ops.masked_conv(x, self.weight, self.bias, mask=self.mask)
         return F.conv2d(x, masked(self.weight, self.mask), self.bias)
 
     def after_gate(self, x: Tensor, condition: Tensor | None, added: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class GatedBlock(nn.Module):
         self.horizontal = HorizontalConv(
             hidden, 2 * hidden, kernel_size, dilation=dilation, include_pixel=True, mask=mask
         )
-        self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
+        self.link = MaskedConv1x1(2 * hidden, 2 * hidden, None)
         self.mix = MaskedConv1x1(hidden, hidden, mask)
         self.condition_vertical = condition.projection(2 * hidden)
         self.condition_horizontal = condition.projection(2 * hidden)

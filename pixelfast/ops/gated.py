@@ -165,12 +165,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     x, condition = ctx.saved_tensors
     needs_x, needs_condition, needs_residual, _ = ctx.needs_input_grad
-    gradient = of_condition = None
+    of_x = of_condition = None
     if needs_x or needs_condition:
         gradient = torch.ops.pixelfast.gated_backward(upstream, x, condition, ctx.kind)
-    if needs_condition:
-        of_condition = gradient.sum_to_size(condition.shape)
-    return gradient if needs_x else None, of_condition, upstream if needs_residual else None, None
+        of_x = gradient if needs_x else None
+        of_condition = gradient.contiguous().sum_to_size(condition.shape) if needs_condition else None
+    return of_x, of_condition, upstream if needs_residual else None, None
 
 
 _gated.register_autograd(_backward, setup_context=_save)

@@ -20,6 +20,4 @@ def implementation(module: str, operation: str, remedy: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendError(
-            f"{operation} cannot run here: {error}; {remedy}, or use {operation}_reference"
-        ) from error
+        raise BackendError(f"{operation} cannot run here: {error}; {remedy}, or use {operation}_reference") from error

@@ -39,15 +39,17 @@ def activated_conv(
 ) -> Tensor:
     """Casts as autocast asks, checks and calls the operation. The arguments are those of the public functions."""
     if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias, condition, added = (
-            tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
-            for tensor in (x, weight, bias, condition, added)
-        )
+        x, weight = _cast(x), _cast(weight)
+        bias, condition, added = (None if tensor is None else _cast(tensor) for tensor in (bias, condition, added))
     _check(x, weight, bias, condition, added, kind, padding, dilation)
     return torch.ops.pixelfast.activated_conv(
         x, weight, bias, condition, added, seed, kind, list(padding), [dilation, dilation], dropout
     )
+
+
+def _cast(tensor: Tensor) -> Tensor:
+    """As autocast does before torch's own convolution: float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def _check(
@@ -63,8 +65,8 @@ def _check(
     times, parts = FACTORS[kind]
     if x.ndim != 4 or weight.ndim != 4 or x.dtype not in FLOATS:
         raise ShapeError(
-            f"x has dtype {x.dtype} and shape {tuple(x.shape)}, the weight has shape {tuple(weight.shape)}; they must be "
-            "floats (N, C, H, W) and (out, in, rows, columns)"
+            f"x has dtype {x.dtype} and shape {tuple(x.shape)}, the weight has shape {tuple(weight.shape)}; they must "
+            "be floats (N, C, H, W) and (out, in, rows, columns)"
         )
     if x.shape[1] % parts or weight.shape[1] * parts != x.shape[1] * times:
         raise ShapeError(
@@ -192,7 +194,7 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     of_condition = None
     if asked[3]:
         assert gradients[0] is not None
-        of_condition = gradients[0].sum_to_size(condition.shape)
+        of_condition = gradients[0].contiguous().sum_to_size(condition.shape)
     return (
         gradients[0] if asked[0] else None,
         gradients[1],

@@ -44,14 +44,10 @@ def _task(
     return {
         "dropout": noise,
         "x": _memory(x),
-        "condition": None if condition is None else _memory(_broadcast(condition, x)),
+        "condition": None if condition is None else _memory(condition.expand_as(x)),
         "weight": weight.data_ptr(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _broadcast(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.expand(like.shape)
 
 
 def conv(
@@ -140,6 +136,6 @@ def _gate(x: Tensor, condition: Tensor | None, kind: str) -> dict[str, Any]:
         "activation": kind,
         "sizes": (x.shape[0], x.shape[1] // 2, x.shape[2], x.shape[3]),
         "x": _memory(x),
-        "condition": None if condition is None else _memory(_broadcast(condition, x)),
+        "condition": None if condition is None else _memory(condition.expand_as(x)),
         "threads": torch.get_num_threads(),
     }
