@@ -7,7 +7,7 @@ SET_UP := $(VENV)/.set-up
 BUILT := build/.extension
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 SANITIZED := build/sanitized
-SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py tests/test_extension*.py tests/test_csrc*.py)
+SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py) tests/test_low_precision.py tests/test_predictive.py
 
 .PHONY: setup demo test test-all lint sanitize sanitize-threads bench clean
 
@@ -65,8 +65,8 @@ sanitize-threads: setup
 	$(THREAD_SANITIZER) -m pytest -q -m "not slow" -k "thread or sharing or ahead or batch" $(SANITIZE_TESTS)
 
 bench: setup
-	$(PYTHON) -m pixelfast bench gated-pixelcnn-mnist --batch-sizes 1,16,64
-	$(PYTHON) -m pixelfast bench pixelcnnpp --batch-sizes 1,16
+	$(PYTHON) -m pixelfast bench gated-pixelcnn-mnist --batch-sizes 1,16,64 --dtypes float32,bfloat16 --profile
+	$(PYTHON) -m pixelfast bench pixelcnnpp --batch-sizes 1,16,64 --dtypes float32,bfloat16 --profile
 	$(PYTHON) -m pytest -q benchmarks
 
 clean:

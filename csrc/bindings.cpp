@@ -67,8 +67,15 @@ BufferSpec read_buffer(const py::handle& object, Owners& owners) {
     return out;
 }
 
+Precision precision_of(const std::string& name) {
+    if (name == "float32") return Precision::float32;
+    if (name == "bfloat16") return Precision::bfloat16;
+    if (name == "int8") return Precision::int8;
+    throw std::invalid_argument("precision must be float32, bfloat16 or int8");
+}
+
 ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
-    const py::tuple fields = tuple_of(object, 7, "a contraction");
+    const py::tuple fields = tuple_of(object, 8, "a contraction");
     ContractionSpec out;
     out.result = fields[0].cast<int32_t>();
     out.columns = fields[1].cast<int32_t>();
@@ -92,7 +99,8 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
         out.patterns.push_back(std::move(segments));
     }
     out.pattern_of_site = to_vector<int32_t>(fields[5]);
-    out.narrow = fields[6].cast<bool>();
+    out.precision = precision_of(fields[6].cast<std::string>());
+    if (!fields[7].is_none()) out.scales = checked<double>(fields[7], {out.columns}, "scales", owners);
     return out;
 }
 
@@ -172,12 +180,6 @@ KernelSpec read_kernel(const py::handle& object, Owners& owners) {
     return out;
 }
 
-Precision precision_of(const std::string& name) {
-    if (name == "float32") return Precision::float32;
-    if (name == "bfloat16") return Precision::bfloat16;
-    throw std::invalid_argument("precision must be float32 or bfloat16");
-}
-
 Head read_head(const py::tuple& fields, int64_t channels) {
     const std::string kind = fields[0].cast<std::string>();
     Head out{};
@@ -201,7 +203,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& p
                                     const py::list& tables, const py::list& kernels, const py::handle& tasks,
                                     const py::handle& sites, const py::tuple& input,
                                     const std::vector<std::pair<int32_t, int32_t>>& outputs,
-                                    const py::tuple& head, int32_t lookahead) try {
+                                    const py::tuple& head, int32_t lookahead, const py::list& ahead_tables) try {
     if (shape.size() != 3) throw std::invalid_argument("shape must be (channels, height, width)");
     Owners owners;
     ProgramSpec spec;
@@ -224,6 +226,7 @@ std::unique_ptr<Engine> make_engine(const std::string& isa, const std::string& p
     if (head.size() != 3) throw std::invalid_argument("head has the wrong number of fields");
     spec.head = read_head(head, spec.channels);
     spec.lookahead = lookahead;
+    for (const py::handle item : ahead_tables) spec.ahead_tables.push_back(to_vector<int32_t>(item));
     return std::make_unique<Engine>(compile(spec, select_isa(isa, precision_of(precision))));
 } catch (const py::cast_error&) {
     throw std::invalid_argument("malformed program: a field has the wrong type or is out of range");
@@ -497,7 +500,8 @@ PYBIND11_MODULE(_C, module) {
     py::class_<Engine>(module, "Engine")
         .def(py::init(&make_engine), py::kw_only(), py::arg("isa"), py::arg("precision"), py::arg("shape"), py::arg("buffers"),
              py::arg("tables"), py::arg("kernels"), py::arg("tasks"), py::arg("sites"), py::arg("input"),
-             py::arg("outputs"), py::arg("head"), py::arg("lookahead"))
+             py::arg("outputs"), py::arg("head"), py::arg("lookahead"),
+             py::arg("ahead_tables"))
         .def("run", &run, py::kw_only(), py::arg("samples"), py::arg("seed"), py::arg("stream"), py::arg("sample_ids"),
              py::arg("conditions"), py::arg("temperature"), py::arg("reference"), py::arg("known"), py::arg("mask"),
              py::arg("on_row"), py::arg("collect_parameters"), py::arg("threads"), py::arg("last_number"),

@@ -9,12 +9,13 @@ namespace pixelfast {
 Call::Call(const CompiledProgram& program, const Request& request)
     : program(program),
       request(request),
+      ahead(static_cast<size_t>(request.samples), 0),
       arenas(allocate<float>(request.samples * program.arena_floats)),
       pixels(static_cast<size_t>(request.samples), PixelState::start(program.channels)) {}
 
 const float* Call::parameters(int64_t sample, int64_t number) const {
     const CompiledOutput& output = program.outputs[number % program.channels];
-    const int32_t slot = output.table[number / program.channels];
+    const int32_t slot = output.table[number / program.channels + ahead[sample]];
     if (slot < 0) return program.zeros.get();
     const float* base = output.slots.constant ? program.constants.get() : arena(sample);
     return base + output.slots.offset + slot * output.slots.stride;

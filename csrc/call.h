@@ -45,6 +45,7 @@ struct Call {
 
     const CompiledProgram& program;
     const Request& request;
+    std::vector<int32_t> ahead;  // by sample, added to indices of tables: program.ahead where steps are merged, or 0
     Storage<float> arenas;
     std::vector<PixelState> pixels;  // by sample
     std::atomic<bool> stop{false};

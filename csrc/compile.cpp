@@ -1,5 +1,6 @@
 // Checks a program and makes it ready to run.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <sstream>
@@ -24,6 +25,7 @@ void require(bool condition, const Parts&... parts) {
 
 constexpr int64_t kMostFloats = int64_t{1} << 40;
 constexpr int64_t kMostNumbers = int64_t{1} << 32;
+constexpr int64_t kMostEntries = int64_t{1} << 30;
 constexpr int64_t kParallelPacking = int64_t{1} << 16;  // floats below which threads cost more than they save
 
 bool in_range(int64_t index, size_t size) { return index >= 0 && index < static_cast<int64_t>(size); }
@@ -40,6 +42,11 @@ int64_t narrow_stride(int64_t channels) {
     int64_t stride = 1;
     while (stride < channels && stride < kLine) stride *= 2;
     return stride < channels ? round_up(channels, kLine) : stride;
+}
+
+// The scale of a slot's codes lies before them; codes are written by whole vectors.
+int64_t code_stride(int64_t channels) {
+    return round_up(kCodesOfScale + round_up(channels, kLineFloats), kLineFloats * kStep<Code>);
 }
 
 // Images lie this far apart in memory, so that the same slot of different images falls into different cache sets.
@@ -63,7 +70,7 @@ public:
         require(spec_.lookahead >= 1 && spec_.lookahead <= spec_.channels * spec_.width, "steps of ", spec_.lookahead,
                 " numbers cannot be merged within an image row");
         out_.lookahead = spec_.lookahead;
-        out_.tables = spec_.tables;
+        lay_out_tables();
         lay_out_buffers();
         out_.kernels.resize(spec_.kernels.size());
         for (size_t k = 0; k < spec_.kernels.size(); ++k) {
@@ -76,6 +83,25 @@ public:
     }
 
 private:
+    void lay_out_tables() {
+        int64_t entries = 0;
+        for (const std::vector<int32_t>& table : spec_.tables) {
+            first_entry_.push_back(entries);
+            entries += static_cast<int64_t>(table.size());
+        }
+        require(entries < kMostEntries, "the tables are too large");
+        for (const std::vector<int32_t>& table : spec_.tables)
+            out_.tables.insert(out_.tables.end(), table.begin(), table.end());
+        if (spec_.lookahead == 1) return;
+        out_.ahead = static_cast<int32_t>(entries);
+        require(spec_.ahead_tables.size() == spec_.tables.size(), "there must be as many tables for merged steps");
+        for (size_t t = 0; t < spec_.tables.size(); ++t) {
+            require(spec_.ahead_tables[t].size() == spec_.tables[t].size(), "table ", t,
+                    " for merged steps must be as long as the other");
+            out_.tables.insert(out_.tables.end(), spec_.ahead_tables[t].begin(), spec_.ahead_tables[t].end());
+        }
+    }
+
     void lay_out_buffers() {
         int64_t image = 0, constant = 0, longest = 0;
         const std::vector<Readers> readers = readers_of_buffers();
@@ -88,7 +114,7 @@ private:
             slots.slots = buffer.slots;
             slots.channels = buffer.channels;
             int64_t& total = buffer.constant ? constant : image;
-            if (readers[b].floats || !readers[b].narrow) {
+            if (readers[b].floats || (!readers[b].narrow && !readers[b].codes)) {
                 slots.stride = slot_stride(buffer.channels);
                 slots.offset = total;
                 total += round_up(slots.stride * slots.slots, kLineFloats);
@@ -98,7 +124,12 @@ private:
                 slots.narrow_offset = total * kStep<Narrow>;
                 total += round_up(slots.narrow_stride * slots.slots, kLineFloats * kStep<Narrow>) / kStep<Narrow>;
             }
-            longest = std::max({longest, slots.stride, slots.narrow_stride});
+            if (readers[b].codes) {
+                slots.code_stride = code_stride(buffer.channels);
+                slots.code_offset = total * kStep<Code>;
+                total += slots.code_stride * slots.slots / kStep<Code>;
+            }
+            longest = std::max({longest, slots.stride, slots.narrow_stride, slots.code_stride});
             out_.buffers.push_back(slots);
         }
         out_.arena_floats = arena_size(image);
@@ -123,7 +154,16 @@ private:
     struct Readers {
         bool floats = false;
         bool narrow = false;
+        bool codes = false;
     };
+
+    static bool Readers::*reader_of(Precision precision) {
+        switch (precision) {
+            case Precision::bfloat16: return &Readers::narrow;
+            case Precision::int8: return &Readers::codes;
+            default: return &Readers::floats;
+        }
+    }
 
     // Who reads each buffer; what is out of range is found later.
     std::vector<Readers> readers_of_buffers() const {
@@ -133,7 +173,7 @@ private:
         };
         for (const KernelSpec& kernel : spec_.kernels) {
             for (const TermSpec& term : kernel.contraction.terms)
-                mark(term.buffer, kernel.contraction.narrow ? &Readers::narrow : &Readers::floats);
+                mark(term.buffer, reader_of(kernel.contraction.precision));
             for (const LoadSpec& load : kernel.loads) mark(load.buffer, &Readers::floats);
         }
         for (const int32_t buffer : spec_.input_buffers) mark(buffer, &Readers::floats);
@@ -146,7 +186,7 @@ private:
         return out_.buffers[index];
     }
 
-    // Slots of `buffer` from channel `start`.
+    // Slots of `buffer` from channel `start`; codes are read from their scale on.
     static Slots from_channel(Slots slots, int64_t start) {
         if (slots.offset != kNone) slots.offset += start;
         if (slots.narrow_offset != kNone) slots.narrow_offset += start;
@@ -154,13 +194,16 @@ private:
     }
 
     const int32_t* table(int32_t index, int64_t length, const Slots& slots) const {
-        require(in_range(index, out_.tables.size()), kernel_, "no table ", index);
-        const std::vector<int32_t>& values = out_.tables[index];
-        require(static_cast<int64_t>(values.size()) == length, kernel_, "table ", index, " has ", values.size(),
-                " entries, not ", length);
-        for (const int32_t slot : values)
-            require(slot >= -1 && slot < slots.slots, kernel_, "table ", index, " leaves its buffer");
-        return values.data();
+        require(in_range(index, spec_.tables.size()), kernel_, "no table ", index);
+        const int64_t entries = static_cast<int64_t>(spec_.tables[index].size());
+        require(entries == length, kernel_, "table ", index, " has ", entries, " entries, not ", length);
+        const int32_t* values = out_.tables.data() + first_entry_[index];
+        for (int64_t i = 0; i < length; ++i) {
+            const int32_t slot = values[i], slot_ahead = values[i + out_.ahead];
+            require(slot >= -1 && slot < slots.slots && slot_ahead >= -1 && slot_ahead < slots.slots, kernel_, "table ",
+                    index, " leaves its buffer");
+        }
+        return values;
     }
 
     void compile_kernel(const KernelSpec& spec, CompiledKernel& kernel) {
@@ -196,9 +239,10 @@ private:
         require_register(kernel_spec, spec.result, 0, spec.columns - 1);
         require(kernel_spec.widths[spec.result] == spec.columns, kernel_, "the contraction does not fill its register");
         out.result = spec.result;
-        out.narrow = spec.narrow;
+        out.precision = spec.precision;
         out.columns = spec.columns;
-        const int64_t step = spec.narrow ? kStep<Narrow> : 1;
+        const bool codes = spec.precision == Precision::int8;
+        const int64_t step = step_of(spec.precision);
         write(spec.result, 0, spec.columns);
 
         std::vector<int64_t> offsets;
@@ -209,7 +253,8 @@ private:
                     "a term reads channels outside its buffer");
             out.terms.push_back({from_channel(slots, term.start), table(term.table, kernel_spec.sites, slots)});
             offsets.push_back(steps);
-            steps += (term.count + step - 1) / step;
+            steps += (term.count + step - 1) / step + (codes ? 1 : 0);
+            if (codes) require_codes(spec, term);
         }
         out_.max_terms = std::max<int64_t>(out_.max_terms, spec.terms.size());
 
@@ -221,8 +266,12 @@ private:
                         "a segment leaves its term");
                 require(s.first % step == 0 && (s.count % step == 0 || s.first + s.count == spec.terms[s.term].count),
                         kernel_, "a segment parts a pair of channels");
+                require(!codes || (s.count == spec.terms[s.term].count && s.last), kernel_,
+                        "a block of codes is not a term");
                 const int64_t offset = offsets[s.term] + s.first / step;
-                pattern.segments.push_back({s.term, s.first, s.count, s.last, static_cast<int32_t>(offset)});
+                const int64_t first = codes ? kCodesOfScale + spec.terms[s.term].start : s.first;
+                pattern.segments.push_back(
+                    {s.term, static_cast<int32_t>(first), s.count, s.last, static_cast<int32_t>(offset)});
                 if (pattern.terms.empty() || pattern.terms.back() != s.term) pattern.terms.push_back(s.term);
                 pattern.channels += s.count;
             }
@@ -236,9 +285,27 @@ private:
         pack_weights(spec, offsets, steps, out);
     }
 
+    static int64_t step_of(Precision precision) {
+        switch (precision) {
+            case Precision::bfloat16: return kStep<Narrow>;
+            case Precision::int8: return kStep<Code>;
+            default: return kStep<float>;
+        }
+    }
+
+    void require_codes(const ContractionSpec& spec, const TermSpec& term) const {
+        constexpr int64_t kMostChannels = INT32_MAX / (kZeroCode * kLargestCode);
+        require(spec.scales != nullptr, kernel_, "codes without scales");
+        require(term.count <= kMostChannels, kernel_, "a sum of codes may not fit 32 bits");
+        const double* last = term.weight + term.count * spec.columns;
+        require(std::all_of(term.weight, last,
+                            [](double w) { return std::abs(w) <= kLargestCode && w == std::nearbyint(w); }),
+                kernel_, "weights are not codes");
+    }
+
     // Panels of a few vectors of columns, each [step of all terms][columns], one after the other. An even number of
     // panels of nearly equal width, so that two threads share them evenly. A step of narrow channels is a pair of them,
-    // as wide as a float.
+    // one of codes four, as wide as a float.
     void pack_weights(const ContractionSpec& spec, const std::vector<int64_t>& offsets, int64_t steps,
                       CompiledContraction& out) {
         const int64_t lanes = out_.isa->lanes;
@@ -250,6 +317,10 @@ private:
         out.bias.assign(static_cast<size_t>(vectors * lanes), 0.0f);
         if (spec.bias != nullptr)
             for (int64_t c = 0; c < spec.columns; ++c) out.bias[c] = static_cast<float>(spec.bias[c]);
+
+        out.scales.assign(out.bias.size(), 0.0f);
+        if (spec.scales != nullptr)
+            for (int64_t c = 0; c < spec.columns; ++c) out.scales[c] = static_cast<float>(spec.scales[c]);
 
         float* packed = take_weights(steps * vectors * lanes);
         for (int64_t p = 0; p < panels; ++p) {
@@ -265,10 +336,14 @@ private:
                 const TermSpec& term = spec.terms[t];
                 const double* source = term.weight + first;
                 float* destination = panel + offsets[t] * columns;
-                if (spec.narrow) {
-                    pack_pairs(term.count, source, spec.columns, real, columns, destination);
-                } else {
-                    pack_floats(term.count, source, spec.columns, real, columns, destination);
+                switch (spec.precision) {
+                    case Precision::bfloat16:
+                        pack_pairs(term.count, source, spec.columns, real, columns, destination);
+                        break;
+                    case Precision::int8:
+                        pack_codes(term.count, source, spec.columns, real, columns, destination);
+                        break;
+                    default: pack_floats(term.count, source, spec.columns, real, columns, destination);
                 }
             }
         }
@@ -301,6 +376,28 @@ private:
                 std::memcpy(destination + c, &pair, sizeof(pair));
             }
         }
+    }
+
+    // Codes: first what takes kZeroCode out of the column's sum again, then channels in fours.
+    static void pack_codes(int64_t count, const double* source, int64_t stride, int64_t real, int64_t columns,
+                           float* destination) {
+        constexpr int64_t step = kStep<Code>;
+        std::vector<int32_t> start(static_cast<size_t>(columns), 0);
+        std::vector<int8_t> codes(static_cast<size_t>(columns * step));
+        float* const head = destination;
+        for (int64_t k = 0; k < count; k += step) {
+            std::fill(codes.begin(), codes.end(), int8_t{0});
+            for (int64_t i = 0; i < std::min(step, count - k); ++i) {
+                for (int64_t c = 0; c < real; ++c) {
+                    const int32_t code = static_cast<int32_t>(source[(k + i) * stride + c]);
+                    codes[c * step + i] = static_cast<int8_t>(code);
+                    start[c] -= kZeroCode * code;
+                }
+            }
+            destination += columns;
+            std::memcpy(destination, codes.data(), codes.size());
+        }
+        std::memcpy(head, start.data(), start.size() * sizeof(int32_t));
     }
 
     // Contractions share large blocks of memory, so that huge pages hold them.
@@ -462,6 +559,8 @@ private:
             require(!slots.constant, kernel_, "a store into a constant");
             require(store.count > 0 && store.channel >= 0 && store.channel + store.count <= slots.channels, kernel_,
                     "a store leaves its buffer");
+            require(slots.code_offset == kNone || store.count == slots.channels, kernel_,
+                    "a store of some channels of codes");
             require_register(spec, store.source, store.start, store.start + store.count - 1);
             for (int64_t i = 0; i < store.count; ++i) require_written(store.source, store.start + i);
             kernel.stores.push_back({store.source, store.start, store.count, from_channel(slots, store.channel),
@@ -511,7 +610,8 @@ private:
             const double weights = static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
                                    static_cast<double>(kernel.contraction.columns);
             task.work += weights * static_cast<double>(members.size());
-            task.weight_bytes += weights * (kernel.contraction.narrow ? sizeof(Narrow) : sizeof(float));
+            task.weight_bytes += weights * static_cast<double>(sizeof(float)) /
+                                 static_cast<double>(step_of(kernel.contraction.precision));
         }
         out_.tasks.push_back(task);
     }
@@ -535,7 +635,8 @@ private:
             if (index != kNone) {
                 input.slots = buffer(index);
                 require(!input.slots.constant && input.slots.slots >= pixels, "an input buffer is too small");
-                require(input.slots.narrow_offset == kNone, "a contraction of narrow numbers reads the input");
+                require(input.slots.narrow_offset == kNone && input.slots.code_offset == kNone,
+                        "a contraction in low precision reads the input");
             }
             out_.inputs.push_back(input);
         }
@@ -553,6 +654,7 @@ private:
 
     const ProgramSpec& spec_;
     CompiledProgram out_;
+    std::vector<int64_t> first_entry_;            // of each table
     std::string kernel_;                          // what is being compiled, for messages
     std::vector<std::vector<uint8_t>> written_;   // by register and channel
     int64_t row_floats_ = 0;

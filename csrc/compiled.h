@@ -14,11 +14,11 @@ namespace pixelfast {
 struct Panel {
     int64_t column = 0;
     int vectors = 0;
-    const float* weights = nullptr;  // [step of all terms][columns of the panel]; steps of narrow channels are pairs
+    const float* weights = nullptr;  // [step of all terms][columns of the panel]; a step is a float, two narrow numbers or four codes
 };
 
 struct CompiledTerm {
-    Slots slots;  // offset moved to the term's first channel
+    Slots slots;  // offset moved to the term's first channel, but that of codes
     const int32_t* table = nullptr;
 };
 
@@ -30,11 +30,12 @@ struct Pattern {
 
 struct CompiledContraction {
     int32_t result = kNone;  // kNone: the kernel has none
-    bool narrow = false;
+    Precision precision = Precision::float32;
     std::vector<CompiledTerm> terms;
     std::vector<Pattern> patterns;
     std::vector<Panel> panels;
-    std::vector<float> bias;  // padded to whole vectors
+    std::vector<float> bias;    // padded to whole vectors
+    std::vector<float> scales;  // of the columns of codes
     int64_t row_stride = 0;   // of the result, in floats
     int64_t columns = 0;
 };
@@ -117,8 +118,10 @@ struct CompiledProgram {
     const KernelTable* isa = nullptr;
     int64_t channels = 0, height = 0, width = 0;
     int64_t lookahead = 1;  // consecutive steps of an image row that may be merged
+    // A table's entries where steps are merged lie so far behind its entries.
+    int32_t ahead = 0;
     std::vector<Slots> buffers;
-    std::vector<std::vector<int32_t>> tables;
+    std::vector<int32_t> tables;  // one after the other
     std::vector<CompiledKernel> kernels;
     std::vector<Task> tasks;
     std::vector<Run> runs;

@@ -33,7 +33,7 @@ struct Pairs {
 };
 
 template <class Kind, int rows, int vectors>
-static void contraction_tile(const Tile<typename Kind::Number>& tile) {
+PF_INLINE void contraction_tile(const Tile<typename Kind::Number>& tile) {
     using Number = typename Kind::Number;
     using Weights = typename Kind::Weights;
     constexpr int64_t step = kStep<Number>;
@@ -102,3 +102,12 @@ static void contraction_tile(const Tile<typename Kind::Number>& tile) {
     }
 }
 
+template <int rows, int vectors>
+static void tile_of_floats(const Tile<float>& tile) {
+    contraction_tile<Floats, rows, vectors>(tile);
+}
+
+template <int rows, int vectors>
+static void tile_of_pairs(const Tile<Narrow>& tile) {
+    contraction_tile<Pairs, rows, vectors>(tile);
+}

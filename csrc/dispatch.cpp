@@ -19,6 +19,9 @@ const KernelTable& table();
 namespace avx512_bf16 {
 const KernelTable& table();
 }
+namespace avx512_vnni {
+const KernelTable& table();
+}
 #endif
 
 namespace {
@@ -38,6 +41,8 @@ std::vector<Isa> known_isas(Precision precision) {
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (precision == Precision::bfloat16)
         isas.push_back({&avx512_bf16::table, has_avx512 && __builtin_cpu_supports("avx512bf16")});
+    if (precision == Precision::int8)
+        isas.push_back({&avx512_vnni::table, has_avx512 && __builtin_cpu_supports("avx512vnni")});
     isas.push_back({&avx512::table, has_avx512});
     isas.push_back({&avx2::table, has_avx2});
 #endif

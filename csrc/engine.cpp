@@ -95,7 +95,7 @@ struct Member {
 };
 
 struct Crew {
-    Crew(Call& call, const std::vector<StepWork>& steps, Sharing sharing, int threads) : everyone(threads) {
+    Crew(Call& call, const std::vector<StepWork>& steps, Sharing sharing, int threads, bool ahead) : everyone(threads) {
         const Request& request = call.request;
         const bool tasks = sharing == Sharing::tasks;
         for (int thread = 0; thread < threads; ++thread) {
@@ -108,10 +108,12 @@ struct Crew {
                                                        last - first, tasks ? threads : 1));
             members.push_back(std::make_unique<Member>(call, *teams.back(), first, tasks ? thread : 0));
             // The rows of several images share their weights already: to add rows would cost what it saves.
-            if (last - first != 1 || request.lookahead == 1 || call.program.lookahead == 1) continue;
-            if (new_team)
+            if (last - first != 1 || !ahead) continue;
+            if (new_team) {
+                teams.back()->ahead = call.ahead[first] = call.program.ahead;
                 forecasters.push_back(std::make_unique<Forecaster>(call, steps, *teams.back(),
                                                                    members.back()->sampler, first));
+            }
             members.back()->forecaster = forecasters.back().get();
         }
     }
@@ -200,20 +202,70 @@ void sample(Call& call, Crew& crew, int thread) {
     member.worker.leave();
 }
 
-void count(const Crew& crew, const Request& request, const std::vector<StepWork>& steps, Outcome& outcome) {
+// Evaluations of the network saved for sampling ahead to be called useful, and the share of given numbers that makes it
+// so in any case.
+constexpr double kLeastSaved = 0.03;
+constexpr double kManyGiven = 0.1;
+
+// Calls without, after one that was of no use.
+constexpr int kFirstPause = 7;
+constexpr int kLongestPause = 63;
+
+// Whether it depends on the network how many guesses are right.
+bool usual(const CompiledProgram& program, const Request& request) {
+    if (request.lookahead > 0) return false;
+    if (request.mask == nullptr) return true;
+    const int64_t numbers = request.samples * program.numbers();
+    const int64_t given = std::count(request.mask, request.mask + numbers, true);
+    return static_cast<double>(given) < kManyGiven * static_cast<double>(numbers);
+}
+
+void count(const Crew& crew, const CompiledProgram& program, const Request& request,
+           const std::vector<StepWork>& steps, Patience& patience, Outcome& outcome) {
     const int64_t of_image = std::count_if(steps.begin(), steps.begin() + request.last_number,
                                            [](const StepWork& step) { return !step.empty(); });
     outcome.plain_evaluations = of_image * request.samples;
     outcome.forecasts.evaluations = outcome.plain_evaluations;
+    if (crew.forecasters.empty()) return;
+    int64_t saved = 0;
     for (const std::unique_ptr<Forecaster>& forecaster : crew.forecasters) {
         const Forecasts& counts = forecaster->counts();
         outcome.forecasts.guesses += counts.guesses;
         outcome.forecasts.accepted += counts.accepted;
-        outcome.forecasts.evaluations += counts.evaluations - of_image;
+        saved += of_image - counts.evaluations;
     }
+    outcome.forecasts.evaluations -= saved;
+    const int64_t plain = of_image * static_cast<int64_t>(crew.forecasters.size());
+    if (usual(program, request)) patience.note(static_cast<double>(saved) > kLeastSaved * static_cast<double>(plain));
+}
+
+bool chosen_ahead(const CompiledProgram& program, const Request& request, Sharing sharing, int threads,
+                  Patience& patience) {
+    // Only images that have a team of their own are sampled ahead.
+    if (program.lookahead == 1 || request.lookahead == 1) return false;
+    if (sharing == Sharing::tasks ? request.samples > 1 : request.samples >= 2 * threads) return false;
+    return !usual(program, request) || patience.try_ahead(request.sampling);
 }
 
 }  // namespace
+
+bool Patience::try_ahead(const Sampling& sampling) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (sampling.temperature != temperature_ || sampling.reference != reference_) {
+        temperature_ = sampling.temperature;
+        reference_ = sampling.reference;
+        pause_ = left_ = 0;
+    }
+    if (left_ == 0) return true;
+    --left_;
+    return false;
+}
+
+void Patience::note(bool useful) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    pause_ = useful ? 0 : std::min(2 * pause_ + kFirstPause, kLongestPause);
+    left_ = pause_;
+}
 
 Outcome Engine::run(const Request& request) const {
     check(program_, request);
@@ -228,7 +280,8 @@ Outcome Engine::run(const Request& request) const {
             outcome.threads = threads;
             outcome.sharing = threads == 1 ? Sharing::images : planned.sharing;
             try {
-                crew = std::make_unique<Crew>(call, steps_, outcome.sharing, threads);
+                const bool ahead = chosen_ahead(program_, request, outcome.sharing, threads, patience_);
+                crew = std::make_unique<Crew>(call, steps_, outcome.sharing, threads, ahead);
                 if (request.profile) crew->members[0]->worker.measure(&profile);
             } catch (...) {
                 call.fail(std::current_exception());
@@ -238,7 +291,7 @@ Outcome Engine::run(const Request& request) const {
             if (crew) sample(call, *crew, thread);
         });
         if (call.error) std::rethrow_exception(call.error);
-        count(*crew, request, steps_, outcome);
+        count(*crew, program_, request, steps_, patience_, outcome);
         if (request.profile) outcome.profile = profile.entries();
     }
     outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

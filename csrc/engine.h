@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <stdexcept>
 #include <vector>
 
@@ -60,6 +61,24 @@ struct Outcome {
     int64_t plain_evaluations = 0;
 };
 
+// Whether to sample ahead: not where it has been of no use, except now and then. One step at a time needs fewer slots,
+// which the caches like.
+class Patience {
+public:
+    // For a call with these settings.
+    bool try_ahead(const Sampling& sampling);
+
+    // What came of it.
+    void note(bool useful);
+
+private:
+    std::mutex lock_;
+    double temperature_ = -1;  // of the calls remembered
+    bool reference_ = false;
+    int pause_ = 0;  // calls without, after the last that was of no use
+    int left_ = 0;   // of them
+};
+
 class Engine {
 public:
     explicit Engine(CompiledProgram program) : program_(std::move(program)), steps_(work_of_steps(program_)) {}
@@ -73,6 +92,7 @@ public:
 private:
     CompiledProgram program_;
     std::vector<StepWork> steps_;
+    mutable Patience patience_;
 };
 
 }  // namespace pixelfast

@@ -7,10 +7,9 @@ namespace pixelfast {
 
 namespace {
 
-constexpr double kRateWindow = 128;       // guesses
-constexpr double kPaceForgetting = 0.97;  // per turn
-constexpr double kLeastChance = 0.05;     // of being of use, for a number to be computed early
-constexpr double kLeastGain = 0.03;       // of a turn's time
+constexpr double kRateWindow = 128;    // guesses
+constexpr double kLeastChance = 0.05;  // of being of use, for a number to be computed early
+constexpr double kLeastGain = 1.03;    // a multiple of plain sampling's speed
 
 // A draw takes time: a guess that must be drawn has to be better than one that is there by this much.
 constexpr double kWorthDrawing = 0.03;
@@ -20,9 +19,11 @@ constexpr int64_t kFirstTurns = 64;
 constexpr int64_t kJudgedAtFirst = 4;
 constexpr int64_t kJudgedLater = 32;
 
-// Some of the first turns compute so many numbers in any case, to see what further rows cost.
+// Later, turns of one step are timed now and then only.
+constexpr int64_t kTimed = 4;
+
+// One of so many first turns computes more than one step in any case, to see what further rows cost.
 constexpr int64_t kTrials = 16;
-constexpr int64_t kTrialCount = 3;
 
 }  // namespace
 
@@ -43,6 +44,15 @@ Forecaster::Forecaster(Call& call, const std::vector<StepWork>& steps, Team& tea
       guesses_(static_cast<size_t>(call.program.lookahead)),
       easy_(static_cast<size_t>(row_), 0),
       pixel_(PixelState::start(call.program.channels)) {
+    int64_t counted = 0;
+    for (const StepWork& step : steps) {
+        if (step.empty() || step.row_start()) continue;
+        usual_.first += step.first;
+        usual_.rows += step.rows;
+        ++counted;
+    }
+    usual_.first /= static_cast<double>(std::max<int64_t>(1, counted));
+    usual_.rows /= static_cast<double>(std::max<int64_t>(1, counted));
     progress_.next = {0, std::min<int64_t>(1, row_end_)};
     progress_.finished = row_end_ == 0;
 }
@@ -56,14 +66,17 @@ void Forecaster::settle() {
         call_.fail(std::current_exception());
         progress_.next.first = stale_until_;
     }
-    measure(run);
+    if (timed_) measure(run);
     ++turns_;
     if (progress_.next.first == row_end_) {
         if (row_end_ % row_ == 0) ++progress_.rows;
         progress_.finished = row_end_ == call_.request.last_number;
         row_end_ = std::min(row_end_ + row_, call_.request.last_number);
     }
-    if (!progress_.finished) choose();
+    if (progress_.finished) return;
+    resume();
+    choose();
+    timed_ = progress_.next.count > 1 || turns_ < kFirstTurns || turns_ % kTimed == 0;
 }
 
 // How many.
@@ -99,21 +112,15 @@ void Forecaster::judge(int64_t number, const Guess& guess, double value) {
 }
 
 void Forecaster::measure(const Stretch& run) {
-    const Clock::time_point now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - since_).count();
-    since_ = now;
-    double first = 0, rows = 0, plain = 0;
+    const double seconds = std::chrono::duration<double>(Clock::now() - since_).count();
+    double first = 0, rows = 0;
     for (int64_t number = run.first; number < run.first + run.count; ++number) {
         const StepWork& step = steps_[number];
         if (step.row_start()) return;
-        const bool settled = number < progress_.next.first;
         first = std::max(first, step.first);
-        rows += step.rows + draw_ * (settled + guesses_[number - run.first].drawn());
-        if (settled) plain += pace_.seconds(step.first, step.rows + draw_ - step.first);
+        rows += step.rows + draw_ * ((number < progress_.next.first) + guesses_[number - run.first].drawn());
     }
-    if (!pace_.note(first, rows - first, seconds)) return;
-    spent_ = spent_ * kPaceForgetting + seconds;
-    plain_ = plain_ * kPaceForgetting + plain;
+    pace_.note(first, rows - first, seconds);
 }
 
 void Forecaster::choose() {
@@ -121,7 +128,8 @@ void Forecaster::choose() {
     const int64_t room = std::min(row_end_ - next.first, call_.program.lookahead);
     const int64_t forced = call_.request.lookahead;
     int64_t count = forced > 0 ? std::min(forced, room) : best_count(room);
-    std::fill(guesses_.begin(), guesses_.end(), Guess{});
+    std::fill_n(guesses_.begin(), guessed_, Guess{});
+    guessed_ = 0;
     if (count > 1) {
         make_guesses(count - 1, true);
     } else if (forced == 0 && turns_ % (turns_ < kFirstTurns ? kJudgedAtFirst : kJudgedLater) == 0) {
@@ -131,14 +139,17 @@ void Forecaster::choose() {
     next.count = count;
 }
 
-// The number of steps whose gain is largest: the time that right guesses save, less that of computing further rows.
+// So many steps that the work they are expected to settle, in the time of plain sampling, is the largest multiple of the
+// time they take: in the long run that settles most. A first step that is larger than usual has to be run in any case.
 int64_t Forecaster::best_count(int64_t room) const {
     const int64_t first = progress_.next.first;
-    const double worth = plain_ > 0 ? std::clamp(spent_ / plain_, 0.2, 1.0) : 1.0;
-    const double alone = pace_.seconds(steps_[first].first, steps_[first].rows + draw_ - steps_[first].first);
-    double most = steps_[first].first, rows = steps_[first].rows + draw_;
-    double chance = 1, saved = 0, best = kLeastGain * alone;
-    int64_t count = turns_ < kFirstTurns && turns_ % kTrials == kTrials - 1 ? std::min(kTrialCount, room) : 1;
+    const StepWork& begin = steps_[first];
+    const double alone = seconds(begin.first, begin.rows + draw_);
+    const double usual = std::min(alone, seconds(usual_.first, usual_.rows + draw_));
+    double most = begin.first, rows = begin.rows + draw_;
+    double chance = 1, settled = usual, best = kLeastGain;
+    const bool trial = turns_ < kFirstTurns && turns_ % kTrials == kTrials - 1;
+    int64_t count = 1;
     for (int64_t number = first + 1; number < first + room; ++number) {
         const StepWork& step = steps_[number];
         if (step.row_start()) break;
@@ -148,15 +159,18 @@ int64_t Forecaster::best_count(int64_t room) const {
         if (step.empty()) continue;
         most = std::max(most, step.first);
         rows += step.rows + draw_ * (guess.source == newest || guess.source == stale ? 2 : 1);
-        saved += chance * worth * pace_.seconds(step.first, step.rows + draw_ - step.first);
-        const double gain = saved - (pace_.seconds(most, rows - most) - alone);
-        if (gain > best) {
-            best = gain;
+        settled += chance * seconds(step.first, step.rows + draw_);
+        const double gain = settled / (usual + seconds(most, rows) - alone);
+        if (gain > best || (trial && count == 1)) {
+            best = std::max(gain, best);
             count = number - first + 1;
         }
     }
     return count;
 }
+
+// Of one row of each kernel, and the rest of the rows.
+double Forecaster::seconds(double first, double rows) const { return pace_.seconds(first, rows - first); }
 
 // Numbers before it in the stretch are taken for easy: if they are not, this one is of no use anyway.
 Forecaster::Choice Forecaster::best_source(int64_t number) const {
@@ -173,6 +187,7 @@ Forecaster::Choice Forecaster::best_source(int64_t number) const {
 void Forecaster::make_guesses(int64_t count, bool used) {
     const int64_t first = progress_.next.first, channels = call_.program.channels;
     pixel_ = call_.pixels[sample_];
+    guessed_ = count;
     for (int64_t number = first; number < first + count; ++number) {
         const int64_t channel = number % channels;
         if (channel == 0) pixel_.restart();

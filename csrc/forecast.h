@@ -69,6 +69,7 @@ private:
     void make_guesses(int64_t count, bool used);
     double number_above(int64_t number) const;
     bool agree(int64_t number, double one, double other) const;
+    double seconds(double first, double rows) const;
 
     Call& call_;
     const std::vector<StepWork>& steps_;
@@ -77,16 +78,18 @@ private:
     const int64_t sample_;
     const int64_t row_;  // numbers of an image row
     const double draw_;  // work
+    StepWork usual_;     // of steps that neither are empty nor start a row
     int64_t row_end_;
     int64_t turns_ = 0;
     int64_t stale_until_ = 0;     // what lies between the stretch's start and here has been computed on wrong guesses
     std::vector<Guess> guesses_;  // of the stretch's numbers
+    int64_t guessed_ = 0;         // so many of them are made
     std::vector<uint8_t> easy_;   // by column: whether the last number there was as guessed
     PixelState pixel_;            // of the number that is being guessed
     Rate rates_[given][2][2];     // by source, whether the number above was easy, and the one before
     Pace pace_;
-    double spent_ = 0, plain_ = 0;  // seconds of recent turns, and what plain sampling would have taken
     Clock::time_point since_;
+    bool timed_ = true;
     Forecasts counts_;
 };
 

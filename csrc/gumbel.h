@@ -55,30 +55,59 @@ PF_INLINE D log_doubles(D x) {
     return e * kLn2High - ((h - (s * (h + series) + e * kLn2Low)) - f);
 }
 
+// Noise words as doubles: the integer k in the mantissa of 2^52 + k; u = (k + 0.5) 2^-32.
+PF_INLINE D whole(UL word) { return (D)(word | 0x4330000000000000ull) - 0x1p52; }
+PF_INLINE D gumbel_of(UL word) { return -log_doubles(-log_doubles((whole(word) + 0.5) * 0x1p-32)); }
+
+// No less than the above, and cheap: -log(-log u) <= -log(1 - u), and of the latter the exponent alone.
+PF_INLINE D gumbel_limit(UL word) {
+    constexpr double kSlack = 1e-6;  // for the rounding of either side
+    const UL pattern = (UL)(whole(0xFFFFFFFFu - word) + 0.5);
+    const D exponent = (D)((pattern >> 52) | 0x4330000000000000ull) - (0x1p52 + 1023);
+    return (32.0 - exponent) * 0.69314718055994531 + kSlack;
+}
+
+// Most classes cannot win: their logit and the most that their noise can add stay below what the largest logit has
+// already. Logarithms are spent on the others only, which changes no result.
 static int64_t gumbel_argmax(const float* logits, const uint32_t* words, double temperature, int64_t count) {
     const double infinity = __builtin_inf();
     D lane;
     for (int i = 0; i < kDoubleLanes; ++i) lane[i] = i;
-    D best = D{} - infinity, best_index = D{}, sick = D{};
+    const auto logits_at = [&](int64_t i) { return __builtin_convertvector(bits<HalfF>(logits + i), D); };
+    const auto words_at = [&](int64_t i) { return __builtin_convertvector(bits<HalfU>(words + i), UL); };
+    const auto inside_at = [&](int64_t i) { return lane + static_cast<double>(i) < static_cast<double>(count); };
+
+    D highest = D{} - infinity, highest_index = D{}, sick = D{};
     for (int64_t i = 0; i < count; i += kDoubleLanes) {
-        const UL word = __builtin_convertvector(bits<HalfU>(words + i), UL);
-        // The integer in the mantissa of 2^52 + k.
-        const D k = (D)(word | 0x4330000000000000ull) - 0x1p52;
-        const D u = (k + 0.5) * 0x1p-32;
-        const D gumbel = -log_doubles(-log_doubles(u));
-        const D logit = __builtin_convertvector(bits<HalfF>(logits + i), D);
-        const D index = lane + static_cast<double>(i);
-        const L inside = index < static_cast<double>(count);
-        const D score = inside ? logit + temperature * gumbel : D{} - infinity;
+        const D logit = logits_at(i);
+        const L inside = inside_at(i);
         sick = (inside & (logit != logit)) ? D{} + 1.0 : sick;
+        const L higher = inside & (logit > highest);
+        highest = higher ? logit : highest;
+        highest_index = higher ? lane + static_cast<double>(i) : highest_index;
+    }
+    int top = 0;
+    for (int i = 0; i < kDoubleLanes; ++i) {
+        if (sick[i] != 0.0) return -1;
+        if (highest[i] > highest[top]) top = i;
+    }
+    const int64_t likely = static_cast<int64_t>(highest_index[top]);
+    const double enough = highest[top] + temperature * gumbel_of(UL{} + words[likely])[0];
+
+    D best = D{} - infinity, best_index = D{};
+    for (int64_t i = 0; i < count; i += kDoubleLanes) {
+        const D logit = logits_at(i);
+        const UL word = words_at(i);
+        const L inside = inside_at(i);
+        if (!any(inside & (logit + temperature * gumbel_limit(word) >= enough))) continue;
+        const D score = inside ? logit + temperature * gumbel_of(word) : D{} - infinity;
         const L better = score > best;
         best = better ? score : best;
-        best_index = better ? index : best_index;
+        best_index = better ? lane + static_cast<double>(i) : best_index;
     }
     double winner = -infinity;
     int64_t result = -1;
     for (int i = 0; i < kDoubleLanes; ++i) {
-        if (sick[i] != 0.0) return -1;
         const int64_t index = static_cast<int64_t>(best_index[i]);
         if (best[i] > winner || (best[i] == winner && result >= 0 && index < result)) {
             winner = best[i];

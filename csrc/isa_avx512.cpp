@@ -21,8 +21,7 @@
 #define PF_VECTOR_BYTES 64
 #define PF_TILE_ROWS 8
 #define PF_TILE_VECTORS 3
-#define PF_TILES_OF(kind, rows) \
-    {&contraction_tile<kind, rows, 1>, &contraction_tile<kind, rows, 2>, &contraction_tile<kind, rows, 3>}
+#define PF_TILES_OF(tile, rows) {&tile<rows, 1>, &tile<rows, 2>, &tile<rows, 3>}
 #define PF_EACH_HEIGHT(tiles) tiles(1), tiles(2), tiles(3), tiles(4), tiles(5), tiles(6), tiles(7), tiles(8)
 
 namespace pixelfast::avx512 {

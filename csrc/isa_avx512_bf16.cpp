@@ -24,7 +24,7 @@ namespace pixelfast::avx512_bf16 {
 #include "vec.h"
 #include "contraction.h"
 
-#define PF_TILES(rows) {&contraction_tile<Pairs, rows, 1>, &contraction_tile<Pairs, rows, 2>, &contraction_tile<Pairs, rows, 3>}
+#define PF_TILES(rows) {&tile_of_pairs<rows, 1>, &tile_of_pairs<rows, 2>, &tile_of_pairs<rows, 3>}
 static const TileFunction<Narrow> kTiles[kMaxTileRows][kMaxTileVectors] = {
     PF_TILES(1), PF_TILES(2), PF_TILES(3), PF_TILES(4), PF_TILES(5), PF_TILES(6), PF_TILES(7), PF_TILES(8)};
 

@@ -11,7 +11,7 @@
 #define PF_VECTOR_BYTES 16
 #define PF_TILE_ROWS 4
 #define PF_TILE_VECTORS 2
-#define PF_TILES_OF(kind, rows) {&contraction_tile<kind, rows, 1>, &contraction_tile<kind, rows, 2>, nullptr}
+#define PF_TILES_OF(tile, rows) {&tile<rows, 1>, &tile<rows, 2>, nullptr}
 #define PF_EACH_HEIGHT(tiles) tiles(1), tiles(2), tiles(3), tiles(4), {}, {}, {}, {}
 
 namespace pixelfast::baseline {

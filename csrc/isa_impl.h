@@ -5,7 +5,9 @@
 #include "vec_math.h"
 #include "elementwise.h"
 #include "contraction.h"
+#include "contraction_of_codes.h"
 #include "narrow.h"
+#include "quantise.h"
 #include "gumbel.h"
 #include "ops_conv_impl.h"
 
@@ -15,8 +17,9 @@ static const ElementwiseFunction kElementwise[] = {
 #undef PF_ENTRY
 };
 
-#define PF_TILES(rows) PF_TILES_OF(Floats, rows)
-#define PF_NARROW_TILES(rows) PF_TILES_OF(Pairs, rows)
+#define PF_TILES(rows) PF_TILES_OF(tile_of_floats, rows)
+#define PF_NARROW_TILES(rows) PF_TILES_OF(tile_of_pairs, rows)
+#define PF_CODE_TILES(rows) PF_TILES_OF(tile_of_codes, rows)
 
 static const KernelTable kTable = {
     PF_ISA_NAME,
@@ -25,8 +28,11 @@ static const KernelTable kTable = {
     PF_TILE_VECTORS,
     {PF_EACH_HEIGHT(PF_TILES)},
     {PF_EACH_HEIGHT(PF_NARROW_TILES)},
+    {PF_EACH_HEIGHT(PF_CODE_TILES)},
+    1.0,
     1.0,
     &narrow,
+    &quantise,
     kElementwise,
     &noise,
     &gumbel_argmax,

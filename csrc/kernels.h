@@ -13,7 +13,14 @@ namespace pixelfast {
 // A bfloat16: the upper half of a float. Copied in and out, never used in place: floats lie in the same memory.
 using Narrow = uint16_t;
 
-// Channels that a contraction multiplies at once: narrow ones in pairs.
+// An 8-bit code of a number. Among activations code c stands for (c - 128) times the scale of its slot: a slot is kept
+// as its scale, a float, and the codes behind it. Weights are signed, times the scale of their column.
+using Code = uint8_t;
+constexpr int64_t kCodesOfScale = sizeof(float) / sizeof(Code);
+constexpr int32_t kZeroCode = 128;
+constexpr int32_t kLargestCode = 127;  // beyond kZeroCode, and of weights
+
+// Channels that a contraction multiplies at once: narrow ones in pairs, codes in fours.
 template <class Number>
 constexpr int64_t kStep = sizeof(float) / sizeof(Number);
 
@@ -26,7 +33,8 @@ struct Segment {
     int32_t offset;  // of the segment's first step among those of all terms
 };
 
-// rows x (vectors * lanes) tile of a contraction of floats, or of narrow numbers with sums of floats.
+// rows x (vectors * lanes) tile of a contraction of floats, or of narrow numbers with sums of floats. Of codes: sources
+// are whole slots, and so are segments' first channels counted from the slot's scale; a segment is a block.
 template <class Number>
 struct Tile {
     const Segment* segments;
@@ -34,7 +42,8 @@ struct Tile {
     const Number* const* sources;  // [term * source_stride + row]: first channel of the term in that row
     int64_t source_stride;
     const Number* panel;  // [step of all terms][columns of the tile][channel of the step]
-    const float* bias;   // columns of the tile
+    const float* scales;  // columns of the tile; of codes only
+    const float* bias;    // columns of the tile
     float* destination;
     int64_t destination_stride;
 };
@@ -55,9 +64,13 @@ struct KernelTable {
     int tile_vectors;  // vectors of the widest panel
     TileFunction<float> tiles[kMaxTileRows][kMaxTileVectors];  // [rows - 1][vectors - 1]
     TileFunction<Narrow> narrow_tiles[kMaxTileRows][kMaxTileVectors];
+    TileFunction<Code> code_tiles[kMaxTileRows][kMaxTileVectors];
     double narrow_speed;  // of a full tile's multiply-adds, in multiples of the floats'
+    double code_speed;    // the same of codes
     // destination[0 : count] <- source, rounded to nearest, ties to even. Up to a vector past `count` is read.
     void (*narrow)(const float* source, int64_t count, Narrow* destination);
+    // slot <- scale and codes of source[0 : count]. Up to a vector past `count` is read, and as many codes written.
+    void (*quantise)(const float* source, int64_t count, Code* slot);
     const ElementwiseFunction* elementwise;             // by operation number
     // words[0 : 4 * blocks] <- draws 0, 1, ... of the number.
     void (*noise)(const NoiseKey& key, int64_t blocks, uint32_t* words);
@@ -77,7 +90,7 @@ struct ElementwiseName {
 const std::vector<ElementwiseName>& elementwise_names();
 
 // What contractions multiply.
-enum class Precision { float32, bfloat16 };
+enum class Precision { float32, bfloat16, int8 };
 
 // Instruction sets this build knows and this CPU runs, best first. Some differ in one precision only.
 std::vector<std::string> available_isas(Precision precision);

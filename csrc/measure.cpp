@@ -27,7 +27,14 @@ TileTime time_tiles(const KernelTable& isa, TileFunction<Number> function, int r
     const std::vector<float> bias(static_cast<size_t>(columns), 0.0f);
     const Storage<float> destination = allocate<float>(rows * columns);
     const Segment segment{0, 0, static_cast<int32_t>(channels), 1, 0};
-    Tile<Number> tile{&segment, 1, sources.data(), rows, nullptr, bias.data(), destination.get(), columns};
+    Tile<Number> tile{};
+    tile.segments = &segment;
+    tile.segment_count = 1;
+    tile.sources = sources.data();
+    tile.source_stride = rows;
+    tile.bias = bias.data();
+    tile.destination = destination.get();
+    tile.destination_stride = columns;
 
     const auto pass = [&] {
         for (int64_t p = 0; p < panels; ++p) {
@@ -54,6 +61,7 @@ TileTime time_tiles(const KernelTable& isa, Precision precision, int rows, int v
                     int64_t bytes) {
     if (rows < 1 || rows > isa.tile_rows || vectors < 1 || vectors > isa.tile_vectors || channels < 1 || bytes < 1)
         throw std::invalid_argument("there is no such tile");
+    if (precision == Precision::int8) throw std::invalid_argument("tiles of codes are not measured alone");
     if (precision == Precision::bfloat16)
         return time_tiles(isa, isa.narrow_tiles[rows - 1][vectors - 1], rows, vectors, channels, bytes);
     return time_tiles(isa, isa.tiles[rows - 1][vectors - 1], rows, vectors, channels, bytes);

@@ -39,12 +39,12 @@ double work_of_draw(const Head& head) {
     return kWorkPerClass * static_cast<double>(head.kind == HeadKind::categorical ? head.levels : head.mixtures + 1);
 }
 
-bool Pace::note(double first, double further, double seconds) {
-    if (seconds <= 0) return false;
+void Pace::note(double first, double further, double seconds) {
+    if (seconds <= 0) return;
     if (turns_ >= kTurnsToExpect && outliers_ < kMostInterruptions &&
         seconds > kInterrupted * this->seconds(first, further)) {
         ++outliers_;
-        return false;
+        return;
     }
     outliers_ = 0;
     ++turns_;
@@ -57,7 +57,6 @@ bool Pace::note(double first, double further, double seconds) {
     x_ += x;
     y_ += y;
     solve();
-    return turns_ > kTurnsToExpect;
 }
 
 // The expected ratio counts as an observation, and follows what is seen: turns without further rows do not blur it.

@@ -28,8 +28,7 @@ double work_of_draw(const Head& head);
 // Learns seconds = a * work of first rows + b * work of further rows, by least squares over recent turns.
 class Pace {
 public:
-    // Whether the turn was as expected, rather than interrupted or among the very first.
-    bool note(double first, double further, double seconds);
+    void note(double first, double further, double seconds);
     double seconds(double first, double further) const { return first_ * first + further_ * further; }
 
 private:

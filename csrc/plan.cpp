@@ -24,6 +24,15 @@ constexpr double kSecondsPerJoin = 0.25e-6;
 // knows. They do so where it promises at least this much.
 constexpr double kGain = 1.15;
 
+double relative_speed(const KernelTable& isa, Precision precision) {
+    switch (precision) {
+        case Precision::float32: return 1;
+        case Precision::bfloat16: return isa.narrow_speed;
+        case Precision::int8: return isa.code_speed;
+    }
+    return 1;
+}
+
 }  // namespace
 
 double estimated_seconds(const CompiledProgram& program, int64_t samples, int threads, Sharing sharing) {
@@ -35,8 +44,7 @@ double estimated_seconds(const CompiledProgram& program, int64_t samples, int th
         // Threads that share a task split its columns, so also its weights, and then its rows.
         const double rows = static_cast<double>(task.sites) * images;
         const double parts = tasks && worth_sharing(task.work * images, static_cast<int64_t>(rows)) ? threads : 1;
-        const bool narrow = program.kernels[task.kernel].contraction.narrow;
-        const double speed = rate * (narrow ? program.isa->narrow_speed : 1.0);
+        const double speed = rate * relative_speed(*program.isa, program.kernels[task.kernel].contraction.precision);
         seconds += kSecondsPerTask + rows * kSecondsPerRow / parts +
                    std::max(task.work * images / speed, task.weight_bytes / kBandwidth) / parts;
         if (parts > 1) seconds += (task.work > 0 ? 2 : 1) * kSecondsPerJoin;

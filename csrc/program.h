@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "heads.h"
+#include "kernels.h"
 
 namespace pixelfast {
 
@@ -38,7 +39,8 @@ struct ContractionSpec {
     const double* bias = nullptr;  // (columns,) or null
     std::vector<std::vector<SegmentSpec>> patterns;
     std::vector<int32_t> pattern_of_site;
-    bool narrow = false;  // sources and weights are rounded to bfloat16, sums are not
+    Precision precision = Precision::float32;  // of sources and weights; sums are floats
+    const double* scales = nullptr;             // (columns,), int8 only: weights are integers, to be multiplied by these
 };
 
 struct LoadSpec {
@@ -111,6 +113,7 @@ struct ProgramSpec {
     std::vector<double> input_table;  // (channels, levels) or empty
     std::vector<OutputSpec> outputs;  // by channel
     int64_t lookahead = 1;            // consecutive steps of an image row that may be merged
+    std::vector<std::vector<int32_t>> ahead_tables;  // the tables to use then
     Head head{};
 };
 

@@ -17,6 +17,7 @@ typedef uint32_t U __attribute__((vector_size(PF_VECTOR_BYTES)));
 typedef uint32_t HalfU __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
 typedef float HalfF __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
 typedef uint16_t HalfN __attribute__((vector_size(PF_VECTOR_BYTES / 2)));
+typedef int16_t S __attribute__((vector_size(PF_VECTOR_BYTES)));
 
 typedef float LooseF __attribute__((vector_size(PF_VECTOR_BYTES), aligned(4), may_alias));
 
@@ -52,8 +53,14 @@ PF_INLINE F round_to_zero(F a) { return rounded<_MM_FROUND_TO_ZERO>(a); }
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 }
+PF_INLINE bool any(L mask) { return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0; }
 // The products of the low halves of each 64-bit lane.
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+// Sums of the products of two neighbours, products that fit 16 bits.
+PF_INLINE I dot_of_pairs(S a, S b) { return (I)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+PF_INLINE void store_lowest_bytes(uint8_t* p, U v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+}
 
 #elif defined(PF_AVX2)
 
@@ -70,7 +77,14 @@ PF_INLINE F round_to_zero(F a) { return (F)_mm256_round_ps((__m256)a, _MM_FROUND
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
+PF_INLINE bool any(L mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (UL)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+PF_INLINE I dot_of_pairs(S a, S b) { return (I)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+PF_INLINE void store_lowest_bytes(uint8_t* p, U v) {
+    const __m256i bytes = (__m256i)(v & 0xFFu);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
 
 #else  // Any machine; on x86-64 this is SSE2.
 
@@ -106,9 +120,23 @@ PF_INLINE F round_up(F a) {
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
+PF_INLINE bool any(L mask) { return (mask[0] | mask[1]) != 0; }
 PF_INLINE UL multiply_low_halves(UL a, UL b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+PF_INLINE I dot_of_pairs(S a, S b) {
+    const S product = a * b;
+    return ((I)((U)product << 16) >> 16) + ((I)product >> 16);
+}
+PF_INLINE void store_lowest_bytes(uint8_t* p, U v) {
+    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(v[i]);
+}
 
 #endif
+
+PF_INLINE I lane_numbers() {
+    I numbers;
+    for (int i = 0; i < kLanes; ++i) numbers[i] = i;
+    return numbers;
+}
 
 PF_INLINE F absolute(F a) { return (F)((I)a & 0x7FFFFFFF); }
 PF_INLINE F copy_sign(F magnitude, F sign) { return (F)((I)magnitude | ((I)sign & (I)splat(-0.0f))); }

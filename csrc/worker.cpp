@@ -42,6 +42,7 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
       arena_(static_cast<size_t>(kChunkRows)),
       sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
       narrow_sources_(sources_.size()),
+      code_sources_(sources_.size()),
       row_(allocate<float>(program.row_floats)),
       registers_(static_cast<size_t>(program.max_registers)) {
     std::fill_n(row_.get(), program.row_floats, 0.0f);
@@ -210,7 +211,7 @@ void Worker::add(const Run& run, int64_t image) {
         const int64_t count = std::min<int64_t>(run.count - done, kChunkRows - rows_);
         if (spans_.empty() || spans_.back().pattern != run.pattern) spans_.push_back({run.pattern, rows_, 0});
         spans_.back().count += count;
-        std::copy_n(sites + done, count, site_.begin() + rows_);
+        for (int64_t i = 0; i < count; ++i) site_[rows_ + i] = sites[done + i] + team_.ahead;
         std::fill_n(arena_.begin() + rows_, count, arena);
         rows_ += count;
         done += static_cast<int32_t>(count);
@@ -248,10 +249,10 @@ void Worker::run_chunk(const CompiledKernel& kernel, bool together) {
 
 void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel) {
     if (rows.first >= rows.last || first_panel >= last_panel) return;
-    if (contraction.narrow) {
-        contract(contraction, rows, first_panel, last_panel, narrow_sources_);
-    } else {
-        contract(contraction, rows, first_panel, last_panel, sources_);
+    switch (contraction.precision) {
+        case Precision::bfloat16: return contract(contraction, rows, first_panel, last_panel, narrow_sources_);
+        case Precision::int8: return contract(contraction, rows, first_panel, last_panel, code_sources_);
+        case Precision::float32: return contract(contraction, rows, first_panel, last_panel, sources_);
     }
 }
 
@@ -273,6 +274,7 @@ void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t f
     for (size_t p = first_panel; p < last_panel; ++p) {
         const Panel& panel = contraction.panels[p];
         tile.panel = reinterpret_cast<const Number*>(panel.weights);
+        tile.scales = contraction.scales.data() + panel.column;
         tile.bias = contraction.bias.data() + panel.column;
         for (const Span& span : spans_) {
             const Pattern& pattern = contraction.patterns[span.pattern];
@@ -290,6 +292,8 @@ void Worker::contract(const CompiledContraction& contraction, Cut rows, size_t f
                 tile.destination = team_.results.get() + row * contraction.row_stride + panel.column;
                 if constexpr (std::is_same_v<Number, Narrow>) {
                     isa.narrow_tiles[height - 1][panel.vectors - 1](tile);
+                } else if constexpr (std::is_same_v<Number, Code>) {
+                    isa.code_tiles[height - 1][panel.vectors - 1](tile);
                 } else {
                     isa.tiles[height - 1][panel.vectors - 1](tile);
                 }
@@ -309,6 +313,8 @@ const Number* Worker::slot(const Slots& slots, const int32_t* table, int64_t row
     const float* base = index < 0 ? program_.zeros.get() : slots.constant ? program_.constants.get() : arena_[row];
     if constexpr (std::is_same_v<Number, Narrow>) {
         return narrow_memory(base) + (index < 0 ? 0 : slots.narrow_offset + index * slots.narrow_stride);
+    } else if constexpr (std::is_same_v<Number, Code>) {
+        return code_memory(base) + (index < 0 ? 0 : slots.code_offset + index * slots.code_stride);
     } else {
         return base + (index < 0 ? 0 : slots.offset + index * slots.stride);
     }

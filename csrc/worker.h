@@ -44,6 +44,7 @@ struct Team {
     SpinBarrier barrier;
     std::atomic<int> long_waits{0};
     Progress progress;
+    int32_t ahead = 0;  // see CompiledProgram::ahead
     // Announcements: numbers before this one are the first member's alone. By turns, since a slow reader may still be
     // at the one before.
     int64_t alone_until[2] = {0, 0};
@@ -156,6 +157,7 @@ private:
 
     std::vector<const float*> sources_;  // (terms, kChunkRows)
     std::vector<const Narrow*> narrow_sources_;
+    std::vector<const Code*> code_sources_;
     Storage<float> row_;                 // registers and temporaries of one row
     std::vector<float*> registers_;
 };

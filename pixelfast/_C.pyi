@@ -11,9 +11,9 @@ class Engine:
 
     buffers: (constant, channels, slots, data or None).
     kernels: (sites, register widths, contraction or None, loads, instructions, stores), where
-        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site, whether
-            sources and weights are rounded to bfloat16);
-        term: (buffer, table, start, count, weight float64 (count, columns));
+        contraction: (register, columns, terms, bias or None, segments of each pattern, pattern of each site, precision
+            of sources and weights, scales of the columns or None);
+        term: (buffer, table, start, count, weight float64 (count, columns), for int8 integers from -127 to 127);
         segments: int32 (n, 4), each (term, first channel, channels, whether a block of the sum ends);
         load: (register, buffer, table or -1, start, count, channel numbers or None);
         instruction: (operation, register, start, width, arguments, reduction or None);
@@ -42,6 +42,7 @@ class Engine:
         outputs: Sequence[tuple[int, int]],
         head: tuple[str, int, int],
         lookahead: int,
+        ahead_tables: list[Any],
     ) -> None: ...
     def run(
         self,
@@ -80,7 +81,7 @@ class Engine:
     def arena_bytes(self) -> int: ...
 
 def available_isas(precision: str = "float32") -> list[str]:
-    """Instruction sets that this CPU runs, best first. `precision`: "float32" or "bfloat16"."""
+    """Instruction sets that this CPU runs, best first. `precision`: "float32", "bfloat16" or "int8"."""
 
 def largest_tile(isa: str, precision: str) -> tuple[int, int]:
     """Rows, and vectors of columns, of the largest tile of a contraction."""

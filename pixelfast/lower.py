@@ -46,6 +46,7 @@ class _Lowering:
         self.buffers: list[Buffer] = []
         self.buffer_of: dict[int, int] = {}
         self.tables: list[np.ndarray] = []
+        self.ahead_tables: list[np.ndarray] = []
         self._table_number: dict[bytes, int] = {}
         self.flops = 0.0
         self._zero_buffer: int | None = None
@@ -55,7 +56,7 @@ class _Lowering:
             self.buffer(value)
         kernels = tuple(_KernelLowering(self, group).kernel() for group in self.schedule.groups)
         outputs = tuple(
-            Output(self.buffer(value), self.table(self.schedule.slots[value])) for value in self.graph.outputs
+            Output(self.buffer(value), self.table(self.slots_in_order(value))) for value in self.graph.outputs
         )
         read = {load.buffer for k in kernels for load in k.loads}
         read |= {term.buffer for k in kernels if k.contraction for term in k.contraction.terms}
@@ -71,6 +72,7 @@ class _Lowering:
             outputs,
             self.flops,
             self.schedule.lookahead,
+            tuple(self.ahead_tables),
         )
 
     def buffer(self, value: int) -> int:
@@ -89,19 +91,25 @@ class _Lowering:
         return self._zero_buffer
 
     def table(self, slots: np.ndarray) -> int:
+        """slots: (2, sites), one step at a time and where steps are merged."""
         slots = np.ascontiguousarray(slots, dtype=np.int32)
         key = slots.tobytes()
         if key not in self._table_number:
             self._table_number[key] = len(self.tables)
-            self.tables.append(slots)
+            self.tables.append(slots[0])
+            self.ahead_tables.append(slots[1])
         return self._table_number[key]
 
+    def slots_in_order(self, value: int) -> np.ndarray:
+        """(2, sites): slots of a value's sites."""
+        return np.stack([self.schedule.slots[value], self.schedule.ahead_slots[value]])
+
     def slots_of(self, source: Source, live: np.ndarray) -> np.ndarray:
-        """Slot of what a source reads at each live site of the reader."""
+        """(2, sites): slot of what a source reads at each live site of the reader."""
         table = np.where(live, source.sites, -1)
         if self.graph.values[source.value].kind != "node":
-            return table
-        return np.where(table < 0, -1, self.schedule.slots[source.value][np.maximum(table, 0)])
+            return np.stack([table, table])
+        return np.where(table < 0, -1, self.slots_in_order(source.value)[:, np.maximum(table, 0)])
 
 
 class _KernelLowering:
@@ -148,7 +156,7 @@ class _KernelLowering:
         active = []
         for tap in node.taps:
             slots = self.parent.slots_of(tap.source, self.live)
-            active.append(slots >= 0)
+            active.append(slots[0] >= 0)
             terms.append(
                 Term(
                     self.parent.buffer(tap.source.value),
@@ -188,7 +196,7 @@ class _KernelLowering:
             return Operand(self.register_of[source.value], *_start_stride(source.channels, channels))
         slots = self.parent.slots_of(source, self.live)
         constant = self.parent.graph.values[source.value].kind == "constant"
-        table = None if constant and not slots[self.live].any() else self.parent.table(slots)
+        table = None if constant and not slots[0][self.live].any() else self.parent.table(slots)
         steps = np.diff(source.channels)
         one = bool((steps == 0).all())
         regular = one or bool((steps == 1).all())
@@ -226,7 +234,7 @@ class _KernelLowering:
         for node in self.group.nodes:
             if node.out in self.parent.schedule.slots:
                 channels = self.parent.graph.values[node.out].channels
-                table = self.parent.table(self.parent.schedule.slots[node.out])
+                table = self.parent.table(self.parent.slots_in_order(node.out))
                 stores.append(Store(self.register_of[node.out], 0, channels, self.parent.buffer(node.out), table, 0))
         return tuple(stores)
 

@@ -22,7 +22,8 @@ class Machine:
     """Rates with torch's present number of threads.
 
     flops: multiply-adds x 2 per second in float32, of a square matrix product in torch.
-    bf16_flops: the same in bfloat16, or `flops` where that is more: a processor without bfloat16 arithmetic can widen.
+    bf16_flops, int8_flops: the same in bfloat16 and of 8-bit integers, or the rate of the wider type where that is
+        more: a processor without such arithmetic can widen.
     cache_bandwidth, memory_bandwidth: bytes read per second, of 8 MiB again and again, and of 256 MiB.
     """
 
@@ -30,12 +31,13 @@ class Machine:
     threads: int
     flops: float
     bf16_flops: float
+    int8_flops: float
     cache_bandwidth: float
     memory_bandwidth: float
 
     def flops_in(self, dtype: torch.dtype) -> float:
         """Multiply-adds x 2 per second in a dtype. float32's stand for wider types, which are never faster."""
-        return self.bf16_flops if dtype == torch.bfloat16 else self.flops
+        return {torch.bfloat16: self.bf16_flops, torch.int8: self.int8_flops}.get(dtype, self.flops)
 
     def best(self, other: Machine) -> Machine:
         """The higher of each rate of two measurements: what else runs on a machine only ever lowers them."""
@@ -43,6 +45,7 @@ class Machine:
             self,
             flops=max(self.flops, other.flops),
             bf16_flops=max(self.bf16_flops, other.bf16_flops),
+            int8_flops=max(self.int8_flops, other.int8_flops),
             cache_bandwidth=max(self.cache_bandwidth, other.cache_bandwidth),
             memory_bandwidth=max(self.memory_bandwidth, other.memory_bandwidth),
         )
@@ -50,19 +53,21 @@ class Machine:
     def __str__(self) -> str:
         return (
             f"{self.name}, {self.threads} threads: {self.flops / 1e9:.0f} GFLOP/s float32, "
-            f"{self.bf16_flops / 1e9:.0f} bfloat16, {self.cache_bandwidth / 1e9:.0f} GB/s from cache, "
-            f"{self.memory_bandwidth / 1e9:.0f} GB/s from memory"
+            f"{self.bf16_flops / 1e9:.0f} bfloat16, {self.int8_flops / 1e9:.0f} int8, "
+            f"{self.cache_bandwidth / 1e9:.0f} GB/s from cache, {self.memory_bandwidth / 1e9:.0f} GB/s from memory"
         )
 
 
 def measure(seconds: float = SECONDS) -> Machine:
     """Measure this machine, each rate for about `seconds`. Best of many repetitions: limits, not averages."""
     flops = product_rate(torch.float32, seconds)
+    bf16_flops = max(flops, product_rate(torch.bfloat16, seconds))
     return Machine(
         name=processor_name(),
         threads=torch.get_num_threads(),
         flops=flops,
-        bf16_flops=max(flops, product_rate(torch.bfloat16, seconds)),
+        bf16_flops=bf16_flops,
+        int8_flops=max(bf16_flops, integer_product_rate(seconds)),
         cache_bandwidth=reading_rate(CACHED_BYTES, seconds),
         memory_bandwidth=reading_rate(UNCACHED_BYTES, seconds),
     )
@@ -79,6 +84,12 @@ def product_rate(dtype: torch.dtype, seconds: float = SECONDS) -> float:
     left, right = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
     out = torch.empty(MATRIX, MATRIX, dtype=dtype)
     return 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out), seconds)
+
+
+def integer_product_rate(seconds: float = SECONDS) -> float:
+    """The same of 8-bit integers with 32-bit sums. torch has no public function for it."""
+    left, right = (torch.randint(-127, 128, (MATRIX, MATRIX), dtype=torch.int8) for _ in range(2))
+    return 2 * MATRIX**3 / fastest(lambda: torch._int_mm(left, right), seconds)
 
 
 def reading_rate(size: int, seconds: float = SECONDS) -> float:

@@ -188,8 +188,10 @@ class Program:
     """2 x multiply-adds of one image, each activation once, taps on zero padding left out."""
     lookahead: int = 1
     """So many consecutive steps of one image row may be merged: kernel after kernel, each at the sites of all these
-    steps. Tasks of a step are then in the order of their kernels, and a slot is not written again, within an image
-    row, for so many steps after its last reading."""
+    steps. Tasks of a step are then in the order of their kernels."""
+    ahead_tables: tuple[np.ndarray, ...] = ()
+    """`tables` where steps are merged: a slot is not written again, within an image row, for `lookahead` steps after
+    its last reading. That takes more slots, which leave the caches sooner where many images are sampled together."""
 
     @property
     def numbers(self) -> int:

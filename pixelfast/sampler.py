@@ -22,6 +22,7 @@ from .likelihoods import Likelihood
 from .limit import fewest_weight_bytes, limit_seconds
 from .lower import lower
 from .machine import measured_quickly
+from .precision import LOW_PRECISION
 from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
@@ -38,7 +39,7 @@ CHECK_TASKS = 6000
 LOW_PRECISION_ERROR = 0.05
 """In low precision the self-check allows this error, root mean square, in units of the largest parameter: roundings of
 a deep network add up to a tenth of that, a mistake to several times as much."""
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def compile(
     outputs: Callable[[Any], Any] | None = None,
     condition: Any = None,
     backend: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
 ) -> Sampler:
     """Compiles any causal model into a sampler.
@@ -102,8 +103,9 @@ def compile(
             keyword arguments. Its values do not matter; `sample` gets the real ones.
         backend: "auto" takes the best that can run the program, and warns if that is a slow one; a name never falls
             back.
-        dtype: torch.float32, torch.float64 (slow), or torch.bfloat16: most contractions take bfloat16 numbers and sum
-            in float32 (see `precision`). That changes the distribution a little; `pixelfast eval --dtype` measures it.
+        dtype: torch.float32, torch.float64 (slow), torch.bfloat16 or "int8" (the same as torch.int8). In the last two
+            most contractions take bfloat16 numbers, or 8-bit codes, and sum in float32 (see `precision`). That changes
+            the distribution a little, int8 more than bfloat16; `pixelfast eval --dtype` measures it.
         device: where images are returned; default the CPU.
 
     Raises:
@@ -111,6 +113,8 @@ def compile(
         UnsupportedModelError: an operation cannot be compiled; names it.
         BackendError, ShapeError, PixelfastError: an argument is wrong.
     """
+    if dtype == "int8":
+        dtype = torch.int8
     if dtype not in DTYPES:
         raise BackendError(f"dtype is {dtype!r}; it takes {', '.join(map(str, DTYPES))}")
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
@@ -405,7 +409,7 @@ class Sampler:
             scales = parameter_scales(dense)
             error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs() / scales, 0.0)
             missing = (~torch.isfinite(stepped) & torch.isfinite(dense)).reshape(*done.shape[:2], -1)[:, :, :count]
-            if self.dtype == torch.bfloat16:
+            if self.dtype in LOW_PRECISION:
                 deviation, allowed = float(error[done].square().mean().sqrt()), LOW_PRECISION_ERROR
             else:
                 deviation, allowed = float(error.max()), self._analysis.tolerance

@@ -43,7 +43,10 @@ class Schedule:
     """Group that makes a value."""
     slots: dict[int, np.ndarray]
     """For each value read outside its group, the slot of each of its sites (-1: never computed)."""
+    ahead_slots: dict[int, np.ndarray]
+    """The same for backends that merge steps: a slot is free again only after `lookahead` steps."""
     slot_count: dict[int, int]
+    """Enough for both."""
     tasks: np.ndarray
     sites: np.ndarray
     lookahead: int
@@ -62,9 +65,11 @@ def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
             break
         punctual |= waiting
     lookahead = graph.channels * min(LOOKAHEAD, graph.shape[2])
-    slots, slot_count = _allocate(graph, groups, group_of, readers, lookahead)
+    slots, few = _allocate(graph, groups, group_of, readers, 1)
+    ahead_slots, many = _allocate(graph, groups, group_of, readers, lookahead)
+    count = {value: max(few[value], many[value]) for value in slots}
     tasks, sites = _tasks(groups)
-    return Schedule(graph, groups, group_of, slots, slot_count, tasks, sites, lookahead)
+    return Schedule(graph, groups, group_of, slots, ahead_slots, count, tasks, sites, lookahead)
 
 
 def _waiting(groups: list[Group], ready: Sequence[np.ndarray]) -> set[int]:

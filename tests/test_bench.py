@@ -25,7 +25,7 @@ from pixelfast.errors import BackendError, PixelfastError, ShapeError
 from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, registry
 from pixelfast.problem import Problem, make_problem
 
-RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
+RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
 
 
 def tiny(shape: tuple[int, int, int] = (1, 4, 5), **config: Any) -> GatedPixelCNN:
@@ -422,7 +422,11 @@ class TestCommand:
         [
             (["x"], 1, "(gated-pixelcnn, pixelcnnpp)"),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
-            (["tiny.safetensors", "--dtypes", "float16"], 2, "'float16' is not one of float32, bfloat16, float64"),
+            (
+                ["tiny.safetensors", "--dtypes", "float16"],
+                2,
+                "'float16' is not one of float32, bfloat16, int8, float64",
+            ),
             (["tiny.safetensors", "--backends", "gpu"], 2, "'gpu' is not one of auto"),
             (["tiny.safetensors", "--backends", "cpu", "--dtypes", "float64"], 1, "nothing to measure: cpu in float64"),
             (["tiny.safetensors", "--plot", "no/a.png"], 1, "cannot write no/a.png"),

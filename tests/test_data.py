@@ -127,9 +127,7 @@ def test_a_folder_without_the_files(tmp_path: Path) -> None:
         (np.zeros((2, 28, 28)), np.array([1, 10]), "the label 10"),
     ],
 )
-def test_other_data_sets_are_refused(
-    tmp_path: Path, images: np.ndarray, labels: np.ndarray, words: str
-) -> None:
+def test_other_data_sets_are_refused(tmp_path: Path, images: np.ndarray, labels: np.ndarray, words: str) -> None:
     write_test_split(tmp_path, images=idx_bytes(images), labels=idx_bytes(labels))
     with pytest.raises(ShapeError) as error:
         load_mnist(tmp_path, "test")

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.data",
         "pixelfast.checkpoints",
         "pixelfast.shipped",
+        "pixelfast.grid",
         "pixelfast.bench",
         "pixelfast.jobs",
     ),

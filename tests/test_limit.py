@@ -60,13 +60,17 @@ def test_what_no_output_needs_is_not_read() -> None:
 
 
 def test_limit_is_the_slower_of_arithmetic_and_reading() -> None:
-    rates = machine.Machine("test", 1, flops=100.0, bf16_flops=400.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
+    rates = machine.Machine(
+        "test", 1, flops=100.0, bf16_flops=400.0, int8_flops=800, cache_bandwidth=10.0, memory_bandwidth=1.0
+    )
     assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=1, machine=rates) == 2.0
     assert limit.limit_seconds(flops=50.0, weight_bytes=20.0, batch=8, machine=rates) == 4.0
 
 
 def test_limit_in_bfloat16_has_its_own_arithmetic_and_smaller_weights() -> None:
-    rates = machine.Machine("test", 1, flops=100.0, bf16_flops=400.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
+    rates = machine.Machine(
+        "test", 1, flops=100.0, bf16_flops=400.0, int8_flops=800, cache_bandwidth=10.0, memory_bandwidth=1.0
+    )
     assert limit.limit_seconds(50.0, 10.0, 16, rates, torch.bfloat16) == 2.0
     assert limit.limit_seconds(50.0, 10.0, 16, rates, torch.float64) == limit.limit_seconds(50.0, 10.0, 16, rates)
     graph, ready = graph_of_one_contraction([(0, 1), (1, 0)])
@@ -76,9 +80,13 @@ def test_limit_in_bfloat16_has_its_own_arithmetic_and_smaller_weights() -> None:
 
 
 def test_best_of_two_measurements() -> None:
-    before = machine.Machine("test", 1, flops=3.0, bf16_flops=6.0, cache_bandwidth=1.0, memory_bandwidth=5.0)
-    after = machine.Machine("test", 1, flops=2.0, bf16_flops=7.0, cache_bandwidth=4.0, memory_bandwidth=5.0)
-    assert before.best(after) == machine.Machine("test", 1, 3.0, 7.0, 4.0, 5.0)
+    before = machine.Machine(
+        "test", 1, flops=3.0, bf16_flops=6.0, int8_flops=12, cache_bandwidth=1.0, memory_bandwidth=5.0
+    )
+    after = machine.Machine(
+        "test", 1, flops=2.0, bf16_flops=7.0, int8_flops=14, cache_bandwidth=4.0, memory_bandwidth=5.0
+    )
+    assert before.best(after) == machine.Machine("test", 1, 3.0, 7.0, 14.0, 4.0, 5.0)
 
 
 def test_fastest_leaves_the_first_call_out() -> None:
@@ -90,9 +98,10 @@ def test_fastest_leaves_the_first_call_out() -> None:
 def test_bfloat16_is_never_slower_than_widening(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor without bfloat16 arithmetic multiplies it slowly in torch; it could widen it to float32."""
     monkeypatch.setattr(machine, "product_rate", lambda dtype, seconds: 5.0 if dtype == torch.bfloat16 else 7.0)
+    monkeypatch.setattr(machine, "integer_product_rate", lambda seconds: 6.0)
     monkeypatch.setattr(machine, "reading_rate", lambda size, seconds: 1.0)
     measured = machine.measure()
-    assert (measured.flops, measured.bf16_flops) == (7.0, 7.0)
+    assert (measured.flops, measured.bf16_flops, measured.int8_flops) == (7.0, 7.0, 7.0)
 
 
 def test_product_rate_counts_multiply_and_add(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +113,4 @@ def test_product_rate_counts_multiply_and_add(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(machine, "fastest", fastest)
     for dtype in (torch.float32, torch.bfloat16):
         assert machine.product_rate(dtype) == 2 * 8**3 / 0.5
+    assert machine.integer_product_rate() == 2 * 8**3 / 0.5

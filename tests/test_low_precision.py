@@ -1,4 +1,4 @@
-"""bfloat16: the cpu engine against the reference backend's rounding, on every instruction set, and promise 3."""
+"""bfloat16 and int8: the cpu engine against the reference backend's rounding, on every instruction set; promise 3."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 import torch
 from gallery import IDIOMS, Idiom
+from shared_data import shared_file
 from torch import nn
 
 import pixelfast
-from pixelfast import _C
+from pixelfast import _C, shipped
 from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
+from pixelfast.data import load_mnist
 from pixelfast.errors import BackendError
-from pixelfast.precision import narrow_kernels
+from pixelfast.precision import contraction_types
 from pixelfast.program import k_blocks
 
-ISAS = _C.available_isas("bfloat16")
+NAMES = {torch.bfloat16: "bfloat16", torch.int8: "int8"}
+KINDS = [(dtype, isa) for dtype, name in NAMES.items() for isa in _C.available_isas(name)]
+of_every_kind = pytest.mark.parametrize(("dtype", "isa"), KINDS, ids=lambda value: NAMES.get(value, value))
 
 
 class Chain(nn.Module):
@@ -39,10 +43,10 @@ class Chain(nn.Module):
         return self.head(torch.tanh(x))
 
 
-def chain(*widths: int) -> pixelfast.Sampler:
+def chain(*widths: int, dtype: torch.dtype | str) -> pixelfast.Sampler:
     torch.manual_seed(0)
     likelihood = pixelfast.DiscretizedLogisticMixture(4)
-    return pixelfast.compile(Chain(*widths), (1, 5, 6), likelihood, "signed", dtype=torch.bfloat16)
+    return pixelfast.compile(Chain(*widths), (1, 5, 6), likelihood, "signed", dtype=dtype)
 
 
 def on(sampler: pixelfast.Sampler, backend: type, dtype: torch.dtype, **arguments: str) -> pixelfast.Sampler:
@@ -55,34 +59,70 @@ def rms(x: torch.Tensor) -> float:
     return float(x.double().square().mean().sqrt())
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("widths", [(16, 16), (1, 1), (7, 5), (33, 70), (160, 48), (257, 50), (24, 24, 24)], ids=str)
-def test_the_engine_rounds_as_the_reference_does(isa: str, widths: tuple[int, ...]) -> None:
-    sampler = chain(*widths)
-    assert narrow_kernels(sampler.program)
+@of_every_kind
+@pytest.mark.parametrize(
+    "widths", [(8, 16, 16), (2, 1, 1), (3, 7, 5), (8, 33, 70), (8, 160, 48), (8, 257, 50), (24, 24, 24, 24)], ids=str
+)
+def test_the_engine_rounds_as_the_reference_does(dtype: torch.dtype, isa: str, widths: tuple[int, ...]) -> None:
+    sampler = chain(*widths, dtype=dtype)
+    assert dtype in contraction_types(sampler.program, dtype)
     x = torch.randint(0, 256, (3, 1, 5, 6))
     exact = on(sampler, ReferenceBackend, torch.float32).params(x)
-    expected = on(sampler, ReferenceBackend, torch.bfloat16).params(x)
-    actual = on(sampler, CpuBackend, torch.bfloat16, isa=isa).params(x)
+    expected = on(sampler, ReferenceBackend, dtype).params(x)
+    actual = on(sampler, CpuBackend, dtype, isa=isa).params(x)
     rounding = rms(expected - exact)
     assert rounding > 0
-    # A number next to the middle of two bfloat16 ones may be rounded to either.
+    # A number next to the middle of two of low precision may be rounded to either.
     assert rms(actual - expected) <= 0.2 * rounding
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_only_the_middle_is_rounded(isa: str) -> None:
+@of_every_kind
+def test_only_the_middle_is_rounded(dtype: torch.dtype, isa: str) -> None:
     """The image's own level and the parameters are computed in float32."""
-    sampler = chain(24)
-    assert not narrow_kernels(sampler.program)
+    sampler = chain(24, dtype=dtype)
+    assert set(contraction_types(sampler.program, dtype)) == {torch.float32}
     x = torch.randint(0, 256, (2, 1, 5, 6))
     exact = on(sampler, ReferenceBackend, torch.float32).params(x)
-    torch.testing.assert_close(on(sampler, CpuBackend, torch.bfloat16, isa=isa).params(x), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(on(sampler, CpuBackend, dtype, isa=isa).params(x), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str) -> None:
-    sampler = on(chain(33, 70, 16), CpuBackend, torch.bfloat16, isa=isa)
+def types_of(sampler: pixelfast.Sampler, dtype: torch.dtype) -> dict[str, set[torch.dtype]]:
+    """By the name of the module that a contraction comes from."""
+    types: dict[str, set[torch.dtype]] = {}
+    for kernel, taken in zip(sampler.program.kernels, contraction_types(sampler.program, dtype), strict=True):
+        if kernel.contraction is not None:
+            types.setdefault(kernel.name.partition("(")[2].partition(",")[0], set()).add(taken)
+    return types
+
+
+def test_what_contractions_take() -> None:
+    whole, half, eighth = {torch.float32}, {torch.bfloat16}, {torch.int8}
+    sampler = chain(4, 5, 6, 7, dtype=torch.float32)
+    names = ["first", "middle.0", "middle.1", "middle.2", "head"]
+    for dtype, middle in [(torch.bfloat16, [half] * 3), (torch.int8, [half, eighth, eighth])]:
+        assert types_of(sampler, dtype) == dict(zip(names, [whole, *middle, whole], strict=True))
+    assert types_of(sampler, torch.float64) == {name: {torch.float64} for name in names}
+
+
+def test_a_level_is_followed_through_what_is_no_contraction() -> None:
+    """PixelCNN++ adds two contractions of the image and stretches the sum before the next contraction."""
+    model = pixelfast.models.PixelCNNPlusPlus((3, 8, 8), filters=8, blocks=1, mixtures=2)
+    types = types_of(pixelfast.compile(model), torch.int8)
+    assert all(types[f"encoder.0.{stack}.0.conv_in"] == {torch.bfloat16} for stack in ("vertical", "horizontal"))
+    assert all(types[f"encoder.0.{stack}.0.conv_out"] == {torch.int8} for stack in ("vertical", "horizontal"))
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.005), (torch.int8, 0.02)], ids=str)
+def test_a_trained_network_loses_little(dtype: torch.dtype, allowed: float) -> None:
+    images = load_mnist(shared_file("data", "mnist"), "test").images[-64:].long()
+    model = pixelfast.load(shipped.weights(shipped.DEFAULT))
+    exact, low = (pixelfast.compile(model, dtype=d).bits_per_dim(images).mean() for d in (torch.float32, dtype))
+    assert abs(float(low - exact)) <= allowed
+
+
+@of_every_kind
+def test_images_do_not_depend_on_batch_threads_or_sharing(dtype: torch.dtype, isa: str) -> None:
+    sampler = on(chain(16, 33, 70, 16, dtype=dtype), CpuBackend, dtype, isa=isa)
 
     def digest(batch: int, threads: int, sharing: str) -> str:
         parts = []
@@ -96,14 +136,13 @@ def test_images_do_not_depend_on_batch_threads_or_sharing(isa: str) -> None:
     assert len({digest(*run) for run in runs}) == 1
 
 
+@pytest.mark.parametrize("dtype", NAMES, ids=NAMES.get)
 @pytest.mark.parametrize("idiom", IDIOMS.values(), ids=IDIOMS.keys())
-def test_every_idiom_runs(idiom: Idiom) -> None:
+def test_every_idiom_runs(dtype: torch.dtype, idiom: Idiom) -> None:
     """compile checks the parameters against the model's own."""
     condition = idiom.conditions(1)
     try:
-        sampler = pixelfast.compile(
-            idiom.build(), condition=condition, dtype=torch.bfloat16, backend="cpu", **idiom.arguments()
-        )
+        sampler = pixelfast.compile(idiom.build(), condition=condition, dtype=dtype, backend="cpu", **idiom.arguments())
     except BackendError as error:
         pytest.skip(str(error))
     assert sampler.sample(2, condition=idiom.conditions(2)).shape[0] == 2
@@ -133,13 +172,15 @@ def test_blocks_end_between_pairs(counts: list[int]) -> None:
     assert all(sum(last - first for _, first, last in block) <= 128 for block in k_blocks(counts, 2))
 
 
-def test_other_types_are_refused_in_one_line() -> None:
-    with pytest.raises(BackendError, match=r"dtype is torch\.float16; it takes torch\.float32"):
-        pixelfast.compile(Chain(4, 4), (1, 5, 6), pixelfast.Bernoulli(), "signed", dtype=torch.float16)
+@pytest.mark.parametrize("dtype", [torch.float16, "int4"])
+def test_other_types_are_refused_in_one_line(dtype: torch.dtype | str) -> None:
+    with pytest.raises(BackendError, match=r"dtype is .*(float16|int4).*; it takes torch\.float32.*, torch\.int8$"):
+        pixelfast.compile(Chain(4, 4), (1, 5, 6), pixelfast.Bernoulli(), "signed", dtype=dtype)
 
 
-def test_the_instruction_set_is_told() -> None:
-    sampler = chain(16, 16)
+@pytest.mark.parametrize(("dtype", "name"), [*NAMES.items(), ("int8", "int8")])
+def test_the_instruction_set_is_told(dtype: torch.dtype | str, name: str) -> None:
+    sampler = chain(16, 16, dtype=dtype)
     sampler.sample(1)
     assert sampler.stats is not None
-    assert (sampler.stats.isa, sampler.stats.dtype) == (ISAS[0], "bfloat16")
+    assert (sampler.stats.isa, sampler.stats.dtype) == (_C.available_isas(name)[0], name)

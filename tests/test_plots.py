@@ -15,7 +15,7 @@ from pixelfast.bench.sizes import SizeMeasurement
 from pixelfast.errors import PixelfastError
 from pixelfast.machine import Machine
 
-MACHINE = Machine("test", 2, flops=100.0, bf16_flops=400.0, cache_bandwidth=10.0, memory_bandwidth=1.0)
+MACHINE = Machine("test", 2, flops=100.0, bf16_flops=400.0, int8_flops=800, cache_bandwidth=10.0, memory_bandwidth=1.0)
 FLOPS, WEIGHTS_READ = 50.0, 5.0
 
 

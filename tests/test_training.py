@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
+import shutil
 import signal
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,30 +16,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_runs import CONDITIONAL, TINY, differences, half_written, losses, partial_files, write_data
 
 from pixelfast import checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
-from pixelfast.models import GatedPixelCNN
-from pixelfast.training import RECIPES, Recipe, bits_per_dim, find_recipe, loop, train
-from pixelfast.training.batches import BatchOrder
-from pixelfast.training.snapshot import read_snapshot, write_snapshot
+from pixelfast.models import GatedPixelCNN, registry
+from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
+from pixelfast.training.evaluate import mean_bits
+from pixelfast.training.images import open_images
+from pixelfast.training.run import Run
+from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
 
-TINY = Recipe(
-    name="tiny",
-    model="gated_pixelcnn",
-    config={"hidden": 4, "dilations": [1, 2]},
-    steps=9,
-    batch_size=5,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    ema_decay=0.5,
-    snapshot_every=3,
-    validate_every=4,
-    validation_images=2,
-)
-# Dropout draws from torch's global generator, so its state has to travel with the snapshot.
-WITH_DROPOUT = replace(
-    TINY, name="dropout", model="pixelcnn_plus_plus", config={"shape": [1, 28, 28], "blocks": 1, "filters": 2}
+# Dropout, flips and pieces: every use of randomness.
+RANDOM = replace(
+    TINY,
+    name="random",
+    model="pixelcnn_plus_plus",
+    config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
+    micro_batch_size=2,
+    flip=True,
+    data_init=True,
 )
 
 
@@ -46,129 +45,140 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST's four files with 12 training and 7 test images: a bright block in front of black."""
-    folder = tmp_path_factory.mktemp("mnist")
-    rng = np.random.default_rng(0)
-    for prefix, count in (("train", 12), ("t10k", 7)):
-        images = np.zeros((count, 28, 28), dtype=np.uint8)
-        images[:, 8:20, 8:20] = rng.integers(200, 256, (count, 12, 12))
-        for kind, values in (("images-idx3", images), ("labels-idx1", np.zeros(count, dtype=np.uint8))):
-            header = bytes([0, 0, 8, values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + values.tobytes())
-    return folder
+    return write_data(tmp_path_factory.mktemp("data") / "blocks.npz")
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the runs; one test has them."""
+    monkeypatch.setattr(report, "can_plot", lambda: False)
 
 
 @pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Make the run die instead of taking the given step; kill_at(-1) lets it live."""
-    advance = loop._Run.advance
+def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Make something happen before a step is taken; before_step(-1, ...) undoes it."""
+    advance = Run.advance
 
-    def arrange(step: int) -> None:
-        def advance_or_die(run: Any, images: torch.Tensor) -> float:
+    def arrange(step: int, what: Callable[[], None]) -> None:
+        def advance_or_not(run: Run) -> None:
             if run.step == step:
-                raise Killed
-            return advance(run, images)
+                what()
+            advance(run)
 
-        monkeypatch.setattr(loop._Run, "advance", advance_or_die)
+        monkeypatch.setattr(Run, "advance", advance_or_not)
 
     return arrange
 
 
-def one_line(error: pytest.ExceptionInfo[PixelfastError]) -> str:
+def die() -> None:
+    raise Killed
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
     message = str(error.value)
     assert message and "\n" not in message
     return message
 
 
-def assert_same(first: Any, second: Any) -> None:
-    """Equal to the last bit, through nested dicts and lists."""
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    elif isinstance(first, torch.Tensor):
-        assert first.dtype == second.dtype and torch.equal(first, second)
-    else:
-        assert first == second
+def newest(out: Path) -> Any:
+    return newest_snapshot(out, lambda text: pytest.fail(text))[1]
 
 
-@pytest.mark.parametrize("recipe", [TINY, WITH_DROPOUT], ids=lambda recipe: recipe.name)
-def test_resumed_equals_uninterrupted(
-    data: Path, tmp_path: Path, kill_at: Callable[[int], None], recipe: Recipe
-) -> None:
+@pytest.mark.parametrize("recipe", [TINY, RANDOM, CONDITIONAL], ids=lambda recipe: recipe.name)
+def test_resumed_equals_uninterrupted(data: Path, tmp_path: Path, before_step: Any, recipe: Recipe) -> None:
     whole = train(recipe, data=data, out=tmp_path / "whole", progress=False)
-
     out = tmp_path / "killed"
     for step, resume in ((5, False), (8, True)):
-        kill_at(step)
+        before_step(step, die)
         with pytest.raises(Killed):
             train(recipe, data=data, out=out, resume=resume, progress=False)
-    kill_at(-1)
-    resumed = train(recipe, data=data, out=out, resume=True, progress=False)
-
-    assert resumed.steps == whole.steps == recipe.steps
-    assert resumed.bits_per_dim == whole.bits_per_dim
-    assert_same(read_snapshot(out / loop.SNAPSHOT), read_snapshot(tmp_path / "whole" / loop.SNAPSHOT))
-    assert_same(
-        checkpoints.load(resumed.path).state_dict(),
-        checkpoints.load(whole.path).state_dict(),
-    )
+    before_step(-1, die)
+    resumed = train(None, data=data, out=out, resume=True, progress=False)
+    assert (resumed.steps, resumed.bits_per_dim) == (whole.steps, whole.bits_per_dim)
+    assert differences(out, tmp_path / "whole") == []
 
 
-def test_ctrl_c_loses_no_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(TINY, data=data, out=tmp_path / "whole", progress=False)
-    advance = loop._Run.advance
-
-    def interrupted(run: Any, images: torch.Tensor) -> float:
-        if run.step == 2:
-            signal.raise_signal(signal.SIGINT)
-        return advance(run, images)
-
-    monkeypatch.setattr(loop._Run, "advance", interrupted)
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, data=data, out=tmp_path / "stopped", progress=False)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert read_snapshot(tmp_path / "stopped" / loop.SNAPSHOT)["step"] == 3
-    monkeypatch.setattr(loop._Run, "advance", advance)
-    resumed = train(TINY, data=data, out=tmp_path / "stopped", resume=True, progress=False)
-    assert resumed.bits_per_dim == whole.bits_per_dim
-    assert_same(checkpoints.load(resumed.path).state_dict(), checkpoints.load(whole.path).state_dict())
-
-
-def test_every_part_of_the_snapshot_matters(
-    data: Path, tmp_path: Path, kill_at: Callable[[int], None]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_stop_loses_no_step(
+    data: Path, tmp_path: Path, before_step: Any, capsys: pytest.CaptureFixture, number: int, step: int
 ) -> None:
-    """The comparison above can fail: a resume that restores less does not give the same bits."""
-    whole = train(WITH_DROPOUT, data=data, out=tmp_path / "whole", progress=False)
+    """Before a step with and without validation, which is then made up for."""
+    train(TINY, data=data, out=tmp_path / "whole", progress=False)
+    before_step(step, lambda: signal.raise_signal(number))
+    handler = signal.getsignal(number)
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, data=data, out=out, progress=False)
+    assert signal.getsignal(number) is handler
+    assert newest(out).state["step"] == step + 1
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert f"stopped at step {step + 1} of 9" in said
+    assert f"go on with: pixelfast train --resume --data {data} --out {out}" in said
+    before_step(-1, die)
+    train(TINY, data=data, out=out, resume=True, progress=False)
+    assert differences(out, tmp_path / "whole") == []
+
+
+def test_a_stop_during_the_last_evaluation(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(TINY, data=data, out=tmp_path / "whole", progress=False)
+    evaluate = loop._Trainer.evaluate_at_the_end
+
+    def stopped(trainer: Any) -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(trainer)
+
+    monkeypatch.setattr(loop._Trainer, "evaluate_at_the_end", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, data=data, out=tmp_path / "out", progress=False)
+    monkeypatch.setattr(loop._Trainer, "evaluate_at_the_end", evaluate)
+    train(TINY, data=data, out=tmp_path / "out", resume=True, progress=False)
+    assert differences(tmp_path / "out", tmp_path / "whole") == []
+
+
+def test_every_part_of_the_snapshot_matters(data: Path, tmp_path: Path, before_step: Any) -> None:
+    """The comparisons can fail: a resume that restores less does not give the same bits."""
+    whole = train(RANDOM, data=data, out=tmp_path / "whole", progress=False)
+    before_step(5, die)
     out = tmp_path / "killed"
-    kill_at(5)
     with pytest.raises(Killed):
-        train(WITH_DROPOUT, data=data, out=out, progress=False)
-    kill_at(-1)
-    state = read_snapshot(out / loop.SNAPSHOT)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(WITH_DROPOUT.seed)
-        fresh = loop._Run(WITH_DROPOUT, 12).state()
-    for lost in ("model", "average", "optimizer", "order", "rng"):
-        write_snapshot({**state, lost: fresh[lost]}, out / loop.SNAPSHOT)
-        resumed = train(WITH_DROPOUT, data=data, out=out, resume=True, progress=False)
-        assert resumed.bits_per_dim != whole.bits_per_dim, lost
-    write_snapshot(state, out / loop.SNAPSHOT)
-    resumed = train(WITH_DROPOUT, data=data, out=out, resume=True, progress=False)
-    assert resumed.bits_per_dim == whole.bits_per_dim
+        train(RANDOM, data=data, out=out, progress=False)
+    before_step(-1, die)
+    load = Run.load
+
+    def resumed(change: Callable[[Run, Run], None]) -> float:
+        def load_less(run: Run, snapshot: Any) -> None:
+            fresh = Run(run.recipe, registry.create(run.recipe.model, **run.recipe.config), images, run._processes)
+            load(run, snapshot)
+            change(run, fresh)
+
+        images = open_images(data, "train", RANDOM, registry.create(RANDOM.model, **RANDOM.config))
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(out, copy)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "load", load_less)
+            return train(RANDOM, data=data, out=copy, resume=True, progress=False).bits_per_dim
+
+    def lose_step(run: Run, fresh: Run) -> None:
+        run.step = 2
+
+    assert resumed(lambda run, fresh: None) == whole.bits_per_dim
+    for change in (
+        lambda run, fresh: run.model.load_state_dict(fresh.model.state_dict()),
+        lambda run, fresh: run.average.load_state_dict(fresh.average.state_dict()),
+        lambda run, fresh: run._optimizer.load_state_dict(fresh._optimizer.state_dict()),
+        lose_step,
+    ):
+        assert resumed(change) != whole.bits_per_dim
 
 
 def test_a_finished_run_resumes_to_its_result(data: Path, tmp_path: Path) -> None:
-    first = train(TINY, data=data, out=tmp_path, progress=False)
+    first = train(TINY, data=data, out=tmp_path / "out", progress=False)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
     first.path.unlink()
-    assert train(TINY, data=data, out=tmp_path, resume=True, progress=False) == first
-    assert first.path.exists()
+    assert train(TINY, data=data, out=tmp_path / "out", resume=True, progress=False) == first
+    assert differences(tmp_path / "out", tmp_path / "copy") == []
 
 
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
@@ -182,7 +192,7 @@ def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
 def test_the_global_generator_is_left_alone(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    train(replace(WITH_DROPOUT, steps=2), data=data, out=tmp_path, progress=False)
+    train(replace(RANDOM, steps=2), data=data, out=tmp_path, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -198,11 +208,150 @@ def test_the_saved_model_is_the_one_that_was_evaluated(data: Path, tmp_path: Pat
     result = train(TINY, data=data, out=tmp_path, progress=False)
     assert result.path == tmp_path / "model.safetensors"
     model = checkpoints.load(result.path)
-    test_images = loop.load_mnist(data, "test").images
+    test_images = torch.from_numpy(np.load(data)["images_test"])[:, None]
     assert bits_per_dim(model, test_images) == result.bits_per_dim
     live = GatedPixelCNN(**TINY.config)
-    live.load_state_dict(read_snapshot(tmp_path / loop.SNAPSHOT)["model"])
+    live.load_state_dict(newest(tmp_path).tensors["model"])
     assert bits_per_dim(live, test_images) != result.bits_per_dim
+
+
+def test_the_log(data: Path, tmp_path: Path) -> None:
+    result = train(TINY, data=data, out=tmp_path, progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 4, 6, 8, 8, 9, 9]
+    assert lines[0].keys() == {"step", "bits_per_dim", "gradient_norm", "learning_rate"}
+    assert lines[1]["learning_rate"] == TINY.learning_rate_at(3)
+    assert lines[-1] == {"step": 9, "test_bits_per_dim": result.bits_per_dim}
+    each = train(replace(TINY, log_every=1), data=data, out=tmp_path / "each", progress=False)
+    assert each.bits_per_dim == result.bits_per_dim
+    singly, pairs = losses(tmp_path / "each"), losses(tmp_path)
+    assert pairs[:4] == pytest.approx([(a + b) / 2 for a, b in zip(singly[::2], singly[1::2], strict=False)])
+
+
+def test_plot_samples_and_dashboard(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            shown.append((Path(folder).name, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            assert math.isfinite(value)
+            shown.append((name, step))
+
+        def close(self) -> None:
+            shown.append(("closed", 0))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    recipe = replace(CONDITIONAL, steps=4, validate_every=4, sample_every=2, sample_images=3)
+    monkeypatch.setattr(report, "can_plot", lambda: True)
+    train(recipe, data=data, out=tmp_path, progress=False)
+    assert half_written(tmp_path) == []
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    assert names == {"loss.png", "samples/step-00000002.png", "samples/step-00000004.png"}
+    assert shown[0] == ("tensorboard", 1) and shown[-1] == ("closed", 0)
+    assert {("bits_per_dim", 2), ("validation_bits_per_dim", 4), ("test_bits_per_dim", 4)} <= set(shown)
+
+
+def test_gradients_accumulate_to_those_of_the_batch(data: Path, tmp_path: Path) -> None:
+    """Pieces of a batch sum up in another order, and to nothing else."""
+    for name, micro in (("whole", None), ("pieces", 1)):
+        recipe = replace(TINY, micro_batch_size=micro, log_every=1)
+        train(recipe, data=data, out=tmp_path / name, progress=False)
+    assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    assert losses(tmp_path / "pieces") != losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("recipe", [TINY, RANDOM], ids=lambda recipe: recipe.name)
+def test_recomputing_changes_memory_and_not_one_bit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    recomputed: list[int] = []
+    real = blocks.checkpoint
+    monkeypatch.setattr(blocks, "checkpoint", lambda *args, **how: recomputed.append(1) or real(*args, **how))
+    train(recipe, data=data, out=tmp_path / "plain", progress=False)
+    assert not recomputed
+    recipe = replace(recipe, checkpoint_activations=True)
+    train(recipe, data=data, out=tmp_path / "recomputed", progress=False)
+    assert len(recomputed) >= recipe.steps
+    assert sorted({name.rpartition("/")[2] for name in differences(tmp_path / "plain", tmp_path / "recomputed")}) == [
+        "manifest.json",
+        "state.json",
+    ]
+
+
+def test_recomputing_keeps_less() -> None:
+    def kept(recompute: bool) -> int:
+        torch.manual_seed(0)
+        model = GatedPixelCNN(hidden=64, dilations=[1, 1, 1, 1])
+        if recompute:
+            blocks.recompute_blocks(model)
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = mean_bits(model, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+        loss.backward()
+        return sum(sizes.values())
+
+    assert kept(True) < 0.5 * kept(False)
+
+
+def test_bfloat16_is_near_float32_and_not_the_same(data: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        recipe = replace(TINY, precision=precision)
+        train(recipe, data=data, out=tmp_path / precision, progress=False)
+    high, low = losses(tmp_path / "float32"), losses(tmp_path / "bfloat16")
+    assert low != high
+    # 2^-8 is bfloat16's rounding; a loss is a mean over thousands of roundings of either sign.
+    assert low == pytest.approx(high, rel=2**-8)
+    assert all(tensor.dtype == torch.float32 for tensor in newest(tmp_path / "bfloat16").tensors["model"].values())
+
+
+@pytest.mark.slow
+def test_compiled_is_near_eager(data: Path, tmp_path: Path) -> None:
+    for name, compiled in (("eager", False), ("compiled", True)):
+        train(replace(TINY, compile=compiled), data=data, out=tmp_path / name, progress=False)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "change"), [(2, {"binarise": "threshold"}), (2, {"binarise": "stochastic"}), (8, {"levels": 8})]
+)
+def test_fewer_levels(data: Path, tmp_path: Path, levels: int, change: dict[str, Any]) -> None:
+    recipe = replace(TINY, config={**TINY.config, "levels": levels}, **change)
+    result = train(recipe, data=data, out=tmp_path / "out", progress=False)
+    assert 0 < result.bits_per_dim < math.log2(levels) + 0.5
+    with pytest.raises(PixelfastError, match="levels"):
+        train(replace(TINY, **change), data=data, out=tmp_path / "other", progress=False)
+
+
+def test_data_dependent_start(data: Path, tmp_path: Path) -> None:
+    before = losses_of_first_step(replace(RANDOM, data_init=False), data, tmp_path / "plain")
+    after = losses_of_first_step(RANDOM, data, tmp_path / "initialised")
+    assert before != after
+    with pytest.raises(PixelfastError, match="no weight-normalised layer"):
+        train(replace(TINY, data_init=True), data=data, out=tmp_path / "none", progress=False)
+
+
+def losses_of_first_step(recipe: Recipe, data: Path, out: Path) -> float:
+    train(replace(recipe, steps=1, log_every=1), data=data, out=out, progress=False)
+    return losses(out)[0]
+
+
+def test_adam_and_adamw_differ_by_the_decay(data: Path, tmp_path: Path) -> None:
+    results = {}
+    for name, decay in (("adam", 0.0), ("adamw", 0.0), ("adam", 0.1), ("adamw", 0.1)):
+        recipe = replace(TINY, optimizer=name, weight_decay=decay)
+        out = tmp_path / f"{name}{decay}"
+        results[name, decay] = train(recipe, data=data, out=out, progress=False).bits_per_dim
+    assert results["adam", 0.0] == results["adamw", 0.0]
+    assert len(set(results.values())) == 3
 
 
 def test_bits_per_dim_weighs_every_image_the_same() -> None:
@@ -225,10 +374,35 @@ def test_bits_per_dim_leaves_the_mode() -> None:
         assert model.training is training
 
 
+def test_bits_per_dim_uses_the_labels() -> None:
+    torch.manual_seed(0)
+    model = GatedPixelCNN(hidden=4, dilations=[1], classes=2)
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    one, other = (bits_per_dim(model, images, torch.full((2,), label)) for label in (0, 1))
+    assert one != other
+    assert bits_per_dim(model, images, torch.tensor([0, 1])) == pytest.approx((one + other) / 2, rel=1e-6)
+
+
 def test_wrong_data_folder(tmp_path: Path) -> None:
     with pytest.raises(PixelfastError) as error:
         train(TINY, data=tmp_path / "nowhere", out=tmp_path / "out", progress=False)
-    assert "nowhere does not exist" in one_line(error)
+    assert "nowhere" in one_line(error) and "does not exist" in one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"shape": [1, 28, 28]}, "config.shape=[1, 8, 8]"),
+        ({"levels": 2}, "256 levels and the model is made for 2"),
+        ({"classes": 2}, "labels up to 2"),
+        ({"vector_condition": 2}, "config.classes"),
+    ],
+)
+def test_models_that_do_not_fit_the_data(data: Path, tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(PixelfastError) as error:
+        train(replace(TINY, config={**TINY.config, **config}), data=data, out=tmp_path / "out", progress=False)
+    assert message in one_line(error)
     assert not (tmp_path / "out").exists()
 
 
@@ -239,32 +413,21 @@ def test_output_that_cannot_be_made(data: Path, tmp_path: Path) -> None:
     assert "cannot make the output folder" in one_line(error)
 
 
-def test_output_that_cannot_be_written_shows_at_once(
-    data: Path, tmp_path: Path, kill_at: Callable[[int], None]
-) -> None:
-    (tmp_path / f"{loop.SNAPSHOT}.part").mkdir()
-    kill_at(0)
-    with pytest.raises(CheckpointError) as error:
-        train(TINY, data=data, out=tmp_path, progress=False)
-    assert "cannot write the snapshot" in one_line(error)
-
-
-def test_a_run_killed_before_its_first_step_resumes(
-    data: Path, tmp_path: Path, kill_at: Callable[[int], None]
-) -> None:
-    kill_at(0)
+def test_a_run_killed_before_its_first_step_resumes(data: Path, tmp_path: Path, before_step: Any) -> None:
+    before_step(0, die)
     with pytest.raises(Killed):
         train(TINY, data=data, out=tmp_path, progress=False)
-    kill_at(-1)
+    before_step(-1, die)
     assert train(TINY, data=data, out=tmp_path, resume=True, progress=False).steps == TINY.steps
 
 
 def test_a_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    (tmp_path / loop.SNAPSHOT).write_bytes(b"hours of work")
+    first = train(TINY, data=data, out=tmp_path, progress=False)
+    before = first.path.read_bytes()
     with pytest.raises(PixelfastError) as error:
-        train(TINY, data=data, out=tmp_path, progress=False)
+        train(replace(TINY, seed=5), data=data, out=tmp_path, progress=False)
     assert "resume it, or choose another folder" in one_line(error)
-    assert (tmp_path / loop.SNAPSHOT).read_bytes() == b"hours of work"
+    assert first.path.read_bytes() == before
 
 
 def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
@@ -274,114 +437,52 @@ def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "other tensors", "incomplete"])
-def test_a_damaged_snapshot_is_refused(data: Path, tmp_path: Path, damage: str) -> None:
-    snapshot = tmp_path / loop.SNAPSHOT
-    train(TINY, data=data, out=tmp_path, progress=False)
-    if damage == "truncated":
-        snapshot.write_bytes(snapshot.read_bytes()[:-1000])
-    elif damage == "text":
-        snapshot.write_text("not a snapshot")
-    elif damage == "other tensors":
-        torch.save(torch.zeros(3), snapshot)
-    else:
-        write_snapshot({"recipe": read_snapshot(snapshot)["recipe"]}, snapshot)
-    with pytest.raises(CheckpointError) as error:
-        train(TINY, data=data, out=tmp_path, resume=True, progress=False)
-    assert loop.SNAPSHOT in one_line(error)
-
-
 def test_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
     train(TINY, data=data, out=tmp_path, progress=False)
     with pytest.raises(CheckpointError) as error:
         train(replace(TINY, steps=20, seed=3), data=data, out=tmp_path, resume=True, progress=False)
-    assert "different: seed, steps" in one_line(error)
+    assert "seed 3 here, 0 there; steps 20 here, 9 there" in one_line(error)
+    # How often something is written is not the outcome.
+    free = replace(TINY, snapshot_every=1, keep_snapshots=5)
+    assert train(free, data=data, out=tmp_path, resume=True, progress=False).steps == 9
+
+
+def test_other_data_is_refused(data: Path, tmp_path: Path, before_step: Any) -> None:
+    before_step(5, die)
+    with pytest.raises(Killed):
+        train(TINY, data=data, out=tmp_path / "out", progress=False)
+    fewer = write_data(tmp_path / "fewer.npz", train=11)
+    with pytest.raises(CheckpointError) as error:
+        train(TINY, data=fewer, out=tmp_path / "out", resume=True, progress=False)
+    assert "12 images and the data has 11" in one_line(error)
 
 
 def test_a_loss_that_explodes_stops_the_run(data: Path, tmp_path: Path) -> None:
     with pytest.raises(PixelfastError) as error:
         train(replace(TINY, learning_rate=1e30), data=data, out=tmp_path, progress=False)
-    assert "the loss is nan" in one_line(error)
+    assert "step 1: the loss is nan" in one_line(error)
+    assert newest(tmp_path).state["step"] == 0
 
 
-def test_a_failed_write_leaves_the_old_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "snapshot.pt"
-    write_snapshot({"step": 1}, path)
-
-    def full_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(CheckpointError) as error:
-        write_snapshot({"step": 2}, path)
-    assert "No space left on device" in one_line(error)
-    assert read_snapshot(path) == {"step": 1}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["snapshot.pt"]
-
-
-def test_a_snapshot_cannot_run_code(tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "ran",))
-
-    path = tmp_path / "snapshot.pt"
-    torch.save({"step": Payload()}, path)
-    with pytest.raises(CheckpointError):
-        read_snapshot(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_batches_show_every_image_once_per_epoch() -> None:
-    order = BatchOrder(images=10, batch_size=4, seed=0)
-    seen = torch.cat([order.next_batch() for _ in range(5)])
-    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
-    assert seen[:10].tolist() != seen[10:].tolist()
-
-
-def test_batches_larger_than_the_data_set() -> None:
-    batch = BatchOrder(images=3, batch_size=8, seed=0).next_batch()
-    assert len(batch) == 8 and torch.bincount(batch).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
-
-
-def test_batches_continue_from_their_state() -> None:
-    order, other = BatchOrder(10, 4, seed=0), BatchOrder(10, 4, seed=9)
-    order.next_batch()
-    other.load_state_dict(order.state_dict())
-    for _ in range(6):
-        assert torch.equal(order.next_batch(), other.next_batch())
-
-
-def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    recipe = replace(TINY, steps=1000, warmup_steps=100, learning_rate=1.0)
-    rates = [recipe.learning_rate_at(step) for step in range(recipe.steps)]
-    peak = rates.index(max(rates))
-    assert 90 <= peak <= 100 and max(rates) > 0.97
-    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert 0 < rates[0] < 0.011 and 0 < rates[-1] < 1e-5
-    assert rates[500] == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"snapshot_every": 0},
-        {"validate_every": 0},
-        {"warmup_steps": -1},
-        {"learning_rate": 0.0},
-        {"learning_rate": math.nan},
-        {"clip_norm": 0.0},
-        {"ema_decay": 1.0},
-    ],
-)
-def test_recipes_are_checked(change: dict[str, Any]) -> None:
-    with pytest.raises(PixelfastError, match=next(iter(change))):
-        replace(TINY, **change)
-
-
-def test_recipes_are_found_by_name() -> None:
-    assert find_recipe("gated-pixelcnn-mnist") is RECIPES["gated-pixelcnn-mnist"]
+def test_shards_need_torchrun(data: Path, tmp_path: Path) -> None:
     with pytest.raises(PixelfastError) as error:
-        find_recipe("gated")
-    assert "gated-pixelcnn-mnist" in one_line(error)
+        train(replace(TINY, parallel="fsdp"), data=data, out=tmp_path / "out", progress=False)
+    assert "torchrun" in one_line(error)
+
+
+def test_a_gpu_that_is_not_there(data: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(PixelfastError) as error:
+        train(TINY, data=data, out=tmp_path / "out", progress=False, device="cuda")
+    assert "no GPU" in one_line(error)
+
+
+def test_snapshots_by_the_clock(data: Path, tmp_path: Path, before_step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SNAPSHOT_SHARE", 1e9)
+    before_step(5, die)
+    with pytest.raises(Killed):
+        train(replace(TINY, snapshot_every=1000, keep_snapshots=3), data=data, out=tmp_path, progress=False)
+    assert [read_snapshot(path).state["step"] for path in snapshot_paths(tmp_path)] == [5, 4, 3]
+    assert partial_files(tmp_path) == []

@@ -18,7 +18,7 @@ from ..program import Program
 from ..rng import PIXELS, RNG_VERSION
 from .base import Job, Result
 from .cpu_instructions import reason_against
-from .cpu_packing import build_engine, head_of
+from .cpu_packing import PRECISIONS, build_engine, head_of
 
 
 class CpuBackend:
@@ -27,9 +27,9 @@ class CpuBackend:
     Args:
         program: what to run.
         likelihood: what the outputs are parameters of.
-        dtype: float32, or bfloat16 for contractions of bfloat16 numbers with float32 sums (see `precision`).
-        isa: "avx512_bf16" (for bfloat16), "avx512", "avx2" or "baseline"; empty takes $PIXELFAST_ISA, or else the best
-            that the CPU has.
+        dtype: float32, or bfloat16 or int8 for most contractions (see `precision`).
+        isa: "avx512_bf16" (for bfloat16), "avx512_vnni" (for int8), "avx512", "avx2" or "baseline"; empty takes
+            $PIXELFAST_ISA, or else the best that the CPU has.
 
     Raises:
         BackendError: the program cannot run here, or the CPU lacks the instruction set.
@@ -63,8 +63,8 @@ class CpuBackend:
     def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
         """Why this backend cannot run the program; empty if it can."""
         reasons = []
-        if dtype not in (torch.float32, torch.bfloat16):
-            reasons.append(f"dtype {dtype}: the cpu backend computes in float32 or bfloat16")
+        if dtype not in PRECISIONS:
+            reasons.append(f"dtype {dtype}: the cpu backend computes in float32, bfloat16 or int8")
         if head_of(likelihood) is None:
             reasons.append(f"no kernel for {likelihood}")
         found = (reason_against(i) for kernel in program.kernels for i in kernel.instructions)

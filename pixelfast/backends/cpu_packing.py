@@ -9,7 +9,7 @@ import torch
 
 from .. import _C
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
-from ..precision import narrow_kernels
+from ..precision import coded_weights, contraction_types
 from ..program import Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
 from .cpu_instructions import Argument, translate
 
@@ -17,6 +17,9 @@ NO_TABLE = -1
 NO_BUFFER = -1
 PAIR = 2
 """Channels that a contraction of bfloat16 numbers multiplies at once."""
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+PRECISIONS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.int8: INT8}
+"""As the extension names them."""
 
 
 def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
@@ -33,7 +36,7 @@ def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
 def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torch.dtype) -> _C.Engine:
     """Packs the weights and checks the program.
 
-    dtype: float32 or bfloat16.
+    dtype: float32, bfloat16 or int8.
 
     Raises:
         ValueError: the program is malformed, or the CPU lacks the instruction set.
@@ -41,11 +44,10 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
     head = head_of(likelihood)
     if head is None:
         raise ValueError(f"no kernel for {likelihood}")
-    low = dtype == torch.bfloat16
-    narrow = narrow_kernels(program) if low else frozenset()
+    types = contraction_types(program, dtype)
     return _C.Engine(
         isa=isa,
-        precision="bfloat16" if low else "float32",
+        precision=PRECISIONS[dtype],
         shape=list(program.shape),
         buffers=[
             (
@@ -57,7 +59,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
             for b in program.buffers
         ],
         tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.tables],
-        kernels=[_kernel(k, i in narrow) for i, k in enumerate(program.kernels)],
+        kernels=[_kernel(k, PRECISIONS[t]) for k, t in zip(program.kernels, types, strict=True)],
         tasks=np.ascontiguousarray(program.tasks, dtype=np.int32),
         sites=np.ascontiguousarray(program.sites, dtype=np.int32),
         input=(
@@ -69,38 +71,46 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
         outputs=[(o.buffer, o.table) for o in program.outputs],
         head=head,
         lookahead=program.lookahead,
+        ahead_tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.ahead_tables],
     )
 
 
-def _kernel(kernel: Kernel, narrow: bool) -> tuple[Any, ...]:
+def _kernel(kernel: Kernel, precision: str) -> tuple[Any, ...]:
     return (
         kernel.sites,
         list(kernel.registers),
-        None if kernel.contraction is None else _contraction(kernel.contraction, narrow),
+        None if kernel.contraction is None else _contraction(kernel.contraction, precision),
         [_load(load) for load in kernel.loads],
         [_instruction(i) for i in kernel.instructions],
         [(s.register, s.start, s.count, s.buffer, s.table, s.channel) for s in kernel.stores],
     )
 
 
-def _contraction(contraction: Contraction, narrow: bool) -> tuple[Any, ...]:
+def _contraction(contraction: Contraction, precision: str) -> tuple[Any, ...]:
     counts = [len(t.weight) for t in contraction.terms]
+    weights, scales = [t.weight for t in contraction.terms], None
+    if precision == INT8:
+        weights, scales = coded_weights(weights)
     return (
         contraction.register,
         contraction.out_channels,
         [
-            (t.buffer, t.table, t.start, len(t.weight), np.ascontiguousarray(t.weight, dtype=np.float64))
-            for t in contraction.terms
+            (t.buffer, t.table, t.start, len(w), np.ascontiguousarray(w, dtype=np.float64))
+            for t, w in zip(contraction.terms, weights, strict=True)
         ],
         None if contraction.bias is None else np.ascontiguousarray(contraction.bias, dtype=np.float64),
-        [_segments(pattern, counts, PAIR if narrow else 1) for pattern in contraction.patterns],
+        [_segments(pattern, counts, precision) for pattern in contraction.patterns],
         np.ascontiguousarray(contraction.pattern_of_site, dtype=np.int32),
-        narrow,
+        precision,
+        scales,
     )
 
 
-def _segments(pattern: tuple[int, ...], counts: list[int], step: int) -> np.ndarray:
-    """(segments, 4) int32: term, first channel, channels, whether a block ends here."""
+def _segments(pattern: tuple[int, ...], counts: list[int], precision: str) -> np.ndarray:
+    """(segments, 4) int32: term, first channel, channels, whether a block ends here. A block of codes is a term."""
+    if precision == INT8:
+        return np.array([(term, 0, counts[term], True) for term in pattern], dtype=np.int32).reshape(-1, 4)
+    step = PAIR if precision == BFLOAT16 else 1
     rows = [
         (pattern[position], first, last - first, piece == len(block) - 1)
         for block in k_blocks([counts[term] for term in pattern], step)

@@ -1,7 +1,7 @@
 """A plain-torch interpreter of programs: the oracle for every other backend.
 
-In float64, float32, or as bfloat16 is computed elsewhere: in float32, with the inputs and weights of most contractions
-rounded (see `precision`).
+In float64, float32, or as bfloat16 and int8 are computed elsewhere: in float32, with the inputs and weights of most
+contractions rounded (see `precision`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from ..builder import evaluate
 from ..likelihoods import Likelihood
 from ..likelihoods.base import PixelState, check_drawn
-from ..precision import narrow_kernels
+from ..precision import LOW_PRECISION, coded_slots, coded_weights, contraction_types
 from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
 from .base import Job, Result
@@ -27,11 +27,13 @@ class ReferenceBackend:
     def __init__(self, program: Program, likelihood: Likelihood, dtype: torch.dtype = torch.float32) -> None:
         self.program = program
         self.likelihood = likelihood
-        self.dtype = torch.float32 if dtype == torch.bfloat16 else dtype
-        narrow = narrow_kernels(program) if dtype == torch.bfloat16 else frozenset()
+        self.dtype = torch.float32 if dtype in LOW_PRECISION else dtype
+        types = contraction_types(program, dtype)
         self._tables = [torch.from_numpy(t.astype(np.int64)) for t in program.tables]
         self._sites = torch.from_numpy(program.sites.astype(np.int64))
-        self._kernels = [_Runner(k, self._tables, self.dtype, i in narrow) for i, k in enumerate(program.kernels)]
+        self._kernels = [
+            _Runner(k, self._tables, self.dtype, precision) for k, precision in zip(program.kernels, types, strict=True)
+        ]
         self._constants = {
             i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(self.dtype)[None]
             for i, b in enumerate(program.buffers)
@@ -44,8 +46,8 @@ class ReferenceBackend:
 
     @staticmethod
     def unsupported_reasons(program: Program, likelihood: Likelihood, dtype: torch.dtype) -> list[str]:
-        if dtype not in (torch.float32, torch.float64, torch.bfloat16):
-            return [f"dtype {dtype}: the reference backend computes in float32, float64 or bfloat16"]
+        if dtype not in (torch.float32, torch.float64, *LOW_PRECISION):
+            return [f"dtype {dtype}: the reference backend computes in float32, float64, bfloat16 or int8"]
         return []
 
     def run(self, job: Job) -> Result:
@@ -111,11 +113,11 @@ class ReferenceBackend:
 
 
 class _Runner:
-    """One kernel with its weights in the run's dtype."""
+    """One kernel with its weights in the run's dtype; `precision` is what its contraction takes."""
 
-    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype, narrow: bool) -> None:
+    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype, precision: torch.dtype) -> None:
         self.kernel = kernel
-        self.narrow = narrow
+        self.precision = precision
         self.tables = tables
         self.dtype = dtype
         self.weights: list[torch.Tensor] = []
@@ -124,6 +126,10 @@ class _Runner:
             for pattern in kernel.contraction.patterns:
                 stacked = np.concatenate([terms[t].weight for t in pattern]) if pattern else np.zeros((0, 1))
                 self.weights.append(self._rounded(torch.from_numpy(stacked).to(dtype)))
+            if precision == torch.int8:
+                codes, scales = coded_weights([t.weight for t in terms])
+                self.codes = [torch.from_numpy(c) for c in codes]
+                self.scales = torch.from_numpy(scales).to(dtype)
             self.bias = None if kernel.contraction.bias is None else torch.from_numpy(kernel.contraction.bias).to(dtype)
 
     def run(self, buffers: list[torch.Tensor], sites: torch.Tensor) -> None:
@@ -168,13 +174,22 @@ class _Runner:
             rows = []
             for t in pattern:
                 term = contraction.terms[t]
-                at = self.tables[term.table][sites[chosen]]
-                rows.append(buffers[term.buffer][:, at, term.start : term.start + len(term.weight)])
-            out[:, chosen] = self._rounded(torch.cat(rows, dim=-1)) @ self.weights[number]
+                slots = buffers[term.buffer][:, self.tables[term.table][sites[chosen]]]
+                channels = slice(term.start, term.start + len(term.weight))
+                if self.precision == torch.int8:
+                    codes, scales = coded_slots(slots)
+                    # Below 2^53 float64 adds integers exactly.
+                    out[:, chosen] += scales * (codes[..., channels] @ self.codes[t]).to(self.dtype)
+                else:
+                    rows.append(slots[..., channels])
+            if rows:
+                out[:, chosen] = self._rounded(torch.cat(rows, dim=-1)) @ self.weights[number]
+        if self.precision == torch.int8:
+            out = out * self.scales
         return out if self.bias is None else out + self.bias
 
     def _rounded(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(torch.bfloat16).to(x.dtype) if self.narrow else x
+        return x.to(torch.bfloat16).to(x.dtype) if self.precision == torch.bfloat16 else x
 
     def _compute(self, instruction: Instruction, registers: dict[int, torch.Tensor]) -> Any:
         width = instruction.width

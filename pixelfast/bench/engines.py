@@ -12,7 +12,7 @@ from pixelfast.bench.text import dtype_name
 from pixelfast.errors import BackendError, UnsupportedModelError
 from pixelfast.sampler import Sampler, compile
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float64")}
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "int8", "float64")}
 
 
 @dataclass(frozen=True)

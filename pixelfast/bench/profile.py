@@ -12,7 +12,7 @@ import torch
 
 from pixelfast.backends.base import Job, Result
 from pixelfast.bench.text import Column, table
-from pixelfast.precision import narrow_kernels
+from pixelfast.precision import contraction_types
 from pixelfast.problem import Problem
 from pixelfast.program import Program
 from pixelfast.sampler import Sampler
@@ -69,30 +69,31 @@ class _Profiling:
 
 
 def profile(sampler: Sampler, problem: Problem, batch: int) -> Profile | None:
-    """Sample `batch` images once and say where the time went; None for a backend that does not know."""
+    """Sample `batch` images, once to warm up, and say where the time went; None for a backend that does not know."""
     profiled = copy.copy(sampler)
     profiled.backend = _Profiling(sampler.backend)
     condition = problem.batch_condition(None, batch)
-    profiled.sample(batch, condition=condition, batch_size=batch, progress=False)
+    for _ in range(2):
+        profiled.sample(batch, condition=condition, batch_size=batch, progress=False)
     stats = profiled.stats
     assert stats is not None
     measured = profiled.backend.stats.get("profile")
     if measured is None:
         return None
-    narrow = narrow_kernels(sampler.program) if sampler.dtype == torch.bfloat16 else frozenset()
-    entries = [_entry(sampler, item, batch, narrow) for item in measured if item["tasks"]]
+    types = contraction_types(sampler.program, sampler.dtype)
+    entries = [_entry(sampler, item, batch, types) for item in measured if item["tasks"]]
     return Profile(batch, stats.backend, stats.dtype, stats.seconds, entries)
 
 
-def _entry(sampler: Sampler, item: dict[str, Any], batch: int, narrow: frozenset[int]) -> Entry:
+def _entry(sampler: Sampler, item: dict[str, Any], batch: int, types: list[torch.dtype]) -> Entry:
     kernel, seconds = item["kernel"], max(item["seconds"], 1e-9)
-    name, group, flops, weights = "drawing numbers", "drawing", 0.0, 0.0
+    name, group, flops, weight_bytes = "drawing numbers", "drawing", 0.0, 0.0
     if kernel != DRAWING:
         name = sampler.program.kernels[kernel].name
         counts = sampler.program.tasks[sampler.program.tasks[:, 1] == kernel, 3]
         group = "rows" if counts.mean() >= ROW_SITES else "pixels"
         flops, weights = kernel_work(sampler.program, kernel)
-    weight_size = torch.bfloat16.itemsize if kernel in narrow else torch.float32.itemsize
+        weight_bytes = weights * types[kernel].itemsize
     return Entry(
         kernel=kernel,
         name=name,
@@ -102,7 +103,7 @@ def _entry(sampler: Sampler, item: dict[str, Any], batch: int, narrow: frozenset
         seconds=item["seconds"],
         waiting=item["waiting"],
         gflops=flops * batch / seconds / 1e9,
-        weight_gbytes=weights * item["tasks"] * weight_size / seconds / 1e9,
+        weight_gbytes=weight_bytes * item["tasks"] / seconds / 1e9,
     )
 
 

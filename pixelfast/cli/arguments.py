@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 BACKENDS = ("auto", "cpu", "reference")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "bfloat16", "int8", "float64")
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +63,7 @@ def add_model(parser: argparse.ArgumentParser, also: str = "") -> None:
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """--backend and --dtype."""
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

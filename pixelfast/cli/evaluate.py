@@ -16,7 +16,7 @@ from pixelfast.errors import PixelfastError
 from pixelfast.training.evaluate import network_input
 
 BATCH = 16
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16", "int8", "float64")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

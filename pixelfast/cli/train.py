@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from pixelfast import training
 from pixelfast.cli import arguments, progress
+from pixelfast.data.opening import ACCEPTED
+from pixelfast.errors import PixelfastError
+from pixelfast.training.distribution import SaidByFirst
+from pixelfast.training.overrides import describe_fields
+
+INTERRUPTED = 130
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -14,18 +21,52 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "train",
         help="train a model by a recipe",
         description=f"{__doc__} Stop it at any time; --resume goes on to the same result.",
+        epilog=f"fields of a recipe, for --set:\n{describe_fields()}\n\n"
+        "several processes: torchrun --nproc-per-node 2 -m pixelfast train RECIPE ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help=f"one of: {', '.join(training.RECIPES)}")
-    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help="folder of MNIST's IDX files")
-    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for snapshots and the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the snapshot in --out")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help=f"one of: {', '.join(training.RECIPES)}; may be left out with --resume",
+    )
+    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
+    parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for snapshots, log and the model")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot in --out")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: a GPU where there is one)")
     arguments.add_progress(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    recipe = training.find_recipe(args.recipe)
-    result = training.train(
-        recipe, data=args.data, out=args.out, resume=args.resume, progress=progress.wanted(args.progress)
-    )
-    print(f"{result.bits_per_dim:.4f} bits/dim on the test split, {result.steps} steps: {result.path}")
+    if args.recipe is None and not args.resume:
+        raise PixelfastError(f"name a recipe: {', '.join(training.RECIPES)} (only --resume can do without)")
+    if args.recipe is None and args.set:
+        raise PixelfastError("--set changes a recipe: name it")
+    recipe = None if args.recipe is None else training.override(training.find_recipe(args.recipe), args.set)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        result = training.train(
+            recipe,
+            data=args.data,
+            out=args.out,
+            resume=args.resume,
+            progress=first and progress.wanted(args.progress),
+            device=args.device,
+        )
+    except SaidByFirst:
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        if first:
+            raise
+        raise SystemExit(INTERRUPTED) from None
+    if first:
+        print(f"{result.bits_per_dim:.4f} bits/dim on the test split, {result.steps} steps: {result.path}")

@@ -1,5 +1,23 @@
-"""Data sets read from the files people already have; nothing is downloaded."""
+"""Data sets read from the files people already have. Only `fetch` downloads, and only when it is called."""
 
-from pixelfast.data.mnist import Split, load_mnist, read_idx
+from pixelfast.data.downloads import fetch
+from pixelfast.data.idx import read_idx
+from pixelfast.data.image_data import ImageData, Images
+from pixelfast.data.mnist import Split, load_mnist
+from pixelfast.data.opening import open_data
+from pixelfast.data.transforms import HorizontalFlip, Quantise, StochasticBinarise, Threshold, Transform
 
-__all__ = ["Split", "load_mnist", "read_idx"]
+__all__ = [
+    "HorizontalFlip",
+    "ImageData",
+    "Images",
+    "Quantise",
+    "Split",
+    "StochasticBinarise",
+    "Threshold",
+    "Transform",
+    "fetch",
+    "load_mnist",
+    "open_data",
+    "read_idx",
+]

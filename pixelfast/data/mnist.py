@@ -1,24 +1,16 @@
-"""MNIST in its own IDX files, plain or gzipped.
-
-IDX (described by LeCun, Cortes and Burges on the MNIST page): two zero bytes, a type code, the number of
-dimensions, one big-endian uint32 per dimension, then the values in C order.
-"""
+"""MNIST by its own file names, as tensors. `open_data` reads it too, and says more about it."""
 
 from __future__ import annotations
 
-import gzip
-import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from pixelfast.data.idx import read_idx
+from pixelfast.data.splits import SplitName, check_split
 from pixelfast.errors import PixelfastError, ShapeError
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_UNSIGNED_BYTE = 0x08
 _FILE_PREFIX = {"train": "train", "test": "t10k"}
 # torchvision keeps the same files two folders further down.
 _SUBFOLDERS = ("", "MNIST/raw", "raw")
@@ -35,7 +27,7 @@ class Split:
         return len(self.images)
 
 
-def load_mnist(folder: str | Path, split: Literal["train", "test"]) -> Split:
+def load_mnist(folder: str | Path, split: SplitName) -> Split:
     """Read one split from a folder that holds MNIST's IDX files.
 
     The files may be gzipped or not, named `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, and lie in
@@ -44,6 +36,7 @@ def load_mnist(folder: str | Path, split: Literal["train", "test"]) -> Split:
     Raises PixelfastError when a file is missing or damaged, ShapeError when it holds something else than
     28x28 images or one label 0..9 per image.
     """
+    check_split(split)
     prefix = _FILE_PREFIX[split]
     images_path = _find(Path(folder), f"{prefix}-images", "idx3-ubyte")
     labels_path = _find(Path(folder), f"{prefix}-labels", "idx1-ubyte")
@@ -59,47 +52,6 @@ def load_mnist(folder: str | Path, split: Literal["train", "test"]) -> Split:
     if int(labels.max()) > 9:
         raise ShapeError(f"{labels_path} holds the label {int(labels.max())}; MNIST labels are the digits 0 to 9")
     return Split(images.unsqueeze(1), labels.long())
-
-
-def read_idx(path: str | Path) -> torch.Tensor:
-    """Read one IDX file of unsigned bytes, gzipped or plain, as a uint8 tensor of the shape its header gives.
-
-    Raises PixelfastError when the file cannot be read, is no such IDX file, or is shorter or longer than its
-    header says.
-    """
-    content = _read_bytes(Path(path))
-    if len(content) < 4 or content[:2] != b"\x00\x00" or content[2] != _UNSIGNED_BYTE:
-        raise PixelfastError(
-            f"{path} is not an IDX file of unsigned bytes: it must start with 00 00 08 and the number of "
-            f"dimensions, and starts with {content[:4].hex(' ') or 'nothing'}"
-        )
-    dimensions = content[3]
-    header = 4 + 4 * dimensions
-    if dimensions == 0 or len(content) < header:
-        raise PixelfastError(
-            f"{path} is damaged: its header announces {dimensions} dimensions, "
-            f"and the whole file has {len(content)} bytes"
-        )
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    expected, found = math.prod(shape), len(content) - header
-    if found != expected:
-        what = "truncated" if found < expected else "too long"
-        raise PixelfastError(
-            f"{path} is {what}: shape {shape} needs {expected} values, the file holds {found}; copy it again"
-        )
-    if expected == 0:
-        return torch.empty(shape, dtype=torch.uint8)
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).reshape(shape)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PixelfastError(f"{path} is a damaged or truncated gzip file ({error}); copy it again") from error
-    except OSError as error:
-        raise PixelfastError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:

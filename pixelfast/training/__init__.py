@@ -2,6 +2,8 @@
 
 from pixelfast.training.evaluate import bits_per_dim
 from pixelfast.training.loop import TrainResult, train
-from pixelfast.training.recipe import RECIPES, Recipe, find_recipe
+from pixelfast.training.overrides import override
+from pixelfast.training.recipe import Recipe
+from pixelfast.training.recipes import RECIPES, find_recipe
 
-__all__ = ["RECIPES", "Recipe", "TrainResult", "bits_per_dim", "find_recipe", "train"]
+__all__ = ["RECIPES", "Recipe", "TrainResult", "bits_per_dim", "find_recipe", "override", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,23 +19,74 @@ def network_input(model: Any, images: Tensor) -> Tensor:
     return code.encode(images.double(), next(model.parameters()).dtype)
 
 
-def mean_bits(model: Any, images: Tensor) -> Tensor:
+def mean_bits(model: Any, images: Tensor, condition: Tensor | None = None) -> Tensor:
     """Mean over images and dimensions of -log2 p, a scalar that carries gradients. `images`: integers."""
-    nats = model.likelihood.loss(model(network_input(model, images)), images.long())
+    inputs = network_input(model, images)
+    params = model(inputs) if condition is None else model(inputs, condition)
+    if params.dtype in (torch.bfloat16, torch.float16):
+        params = params.float()
+    nats = model.likelihood.loss(params, images.long())
     return nats / (images[0].numel() * math.log(2))
 
 
-@torch.no_grad()
-def bits_per_dim(model: nn.Module, images: Tensor, *, batch_size: int = 50, progress: bool = False) -> float:
-    """Bits per dimension over `images`, integers (N, C, H, W), every image counting the same.
+class Objective(nn.Module):
+    """What training minimises, as one module: (integers (N, C, H, W), condition or None) -> bits per dimension."""
 
-    The model is put in eval mode for the call. `progress` shows a bar.
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
+        return mean_bits(self.model, images, condition)
+
+
+@torch.no_grad()
+def total_bits(
+    model: nn.Module,
+    take: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    chosen: Tensor,
+    *,
+    batch_size: int = 50,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """Bits per dimension summed over images, in eval mode.
+
+    take: gives the images, integers (B, C, H, W), and conditions of int64 indices (B,). chosen: the indices (N,).
+    `progress` shows a bar. NaN when `stop` turns true on the way.
     """
     training = model.training
     model.eval()
+    device = next(model.parameters()).device
     total = 0.0
-    batches = images.split(batch_size)
-    for batch in tqdm(batches, desc="bits/dim", unit="batch", disable=not progress, leave=False):
-        total += float(mean_bits(model, batch)) * len(batch)
+    parts = chosen.split(batch_size)
+    for part in tqdm(parts, desc="bits/dim", unit="batch", disable=not progress, leave=False):
+        if stop():
+            total = math.nan
+            break
+        images, condition = take(part)
+        condition = None if condition is None else condition.to(device)
+        total += float(mean_bits(model, images.to(device), condition)) * len(part)
     model.train(training)
-    return total / len(images)
+    return total
+
+
+def bits_per_dim(
+    model: nn.Module,
+    images: Tensor,
+    conditions: Tensor | None = None,
+    *,
+    batch_size: int = 50,
+    progress: bool = False,
+) -> float:
+    """Bits per dimension over `images`, integers (N, C, H, W), every image counting the same.
+
+    conditions: one per image, for a conditional model. The model is put in eval mode for the call. `progress`
+    shows a bar.
+    """
+
+    def take(index: Tensor) -> tuple[Tensor, Tensor | None]:
+        return images[index], None if conditions is None else conditions[index]
+
+    chosen = torch.arange(len(images))
+    return total_bits(model, take, chosen, batch_size=batch_size, progress=progress) / len(images)

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import math
-import signal
-import threading
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
+from torch import nn
 
 from pixelfast import checkpoints
-from pixelfast.data import load_mnist
-from pixelfast.errors import CheckpointError, PixelfastError
+from pixelfast.data.splits import SPLITS
+from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
-from pixelfast.training.batches import BatchOrder
-from pixelfast.training.evaluate import bits_per_dim, mean_bits
+from pixelfast.training import overrides
+from pixelfast.training.distribution import Processes, processes
+from pixelfast.training.evaluate import total_bits
+from pixelfast.training.images import ImageSet, open_images
+from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
-from pixelfast.training.snapshot import read_snapshot, write_snapshot
+from pixelfast.training.report import Report
+from pixelfast.training.run import Run
+from pixelfast.training.snapshot import (
+    Snapshot,
+    newest_snapshot,
+    read_snapshot,
+    remove_partial,
+    snapshot_paths,
+    write_snapshot,
+)
+from pixelfast.training.stop import asked_to_stop
 
-SNAPSHOT = "snapshot.pt"
 MODEL = "model.safetensors"
 SNAPSHOT_SECONDS = 60.0
+SNAPSHOT_SHARE = 0.05
+"""A snapshot is also written when the last one is this old, but writing takes no more than this share of the time."""
 
 
 @dataclass(frozen=True)
@@ -41,166 +50,239 @@ class TrainResult:
     path: Path
 
 
-def train(recipe: Recipe, *, data: Path, out: Path, resume: bool = False, progress: bool = True) -> TrainResult:
-    """Train on MNIST's IDX files in `data`; write snapshots and the finished model into the folder `out`.
+def train(
+    recipe: Recipe | None,
+    *,
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    progress: bool = True,
+    device: str | torch.device | None = None,
+) -> TrainResult:
+    """Train on the images in `data`; write snapshots, log and the finished model into the folder `out`.
 
-    `out/snapshot.pt` is written at the start, every `recipe.snapshot_every` steps, every minute, and on Ctrl-C,
-    which stops after the step under way. It holds all that the run depends on: with `resume`, training goes on
-    from it and ends with the same bits as if it had never stopped (on the CPU, with the same number of
-    threads). `out/model.safetensors` holds the averaged weights,
-    in the package's own checkpoint format. `progress` shows bars.
+    A snapshot (`snapshot.py`) is written at the start, every `recipe.snapshot_every` steps, every minute or so,
+    at the end, and on Ctrl-C or SIGTERM, which stop after the step under way. It holds all that the run depends
+    on: with `resume`, training goes on from the newest whole one and ends with the same bits as if it had never
+    stopped (on the CPU, with the same number of threads and processes). A snapshot that cannot be written on the
+    way is said and the run goes on. Beside them, in `out`: `log.jsonl`; `loss.png` and `tensorboard/` where
+    matplotlib and tensorboard are installed; `samples/` where the recipe asks for it; at the end
+    `model.safetensors`, the averaged weights in the package's own checkpoint format.
 
-    Raises PixelfastError when the data or `out` cannot be used, when `out` holds a snapshot and `resume` is
-    not asked for, or when the loss stops being a number; CheckpointError when there is no snapshot to resume
-    from, or it is damaged or of another recipe.
+    Under torchrun every process calls this with the same arguments and sees the same folders; the first one
+    writes. Processes that torchrun starts again resume by themselves.
+
+    recipe: None takes the snapshot's, with `resume`. device: default a GPU where there is one. `progress` shows
+    bars.
+
+    Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
+    or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
+    recipe, or the last snapshot cannot be written. KeyboardInterrupt after Ctrl-C or SIGTERM.
     """
     data, out = Path(data), Path(out)
-    train_images = load_mnist(data, "train").images
-    test_images = load_mnist(data, "test").images
-    snapshot = out / SNAPSHOT
-    if snapshot.exists() and not resume:
-        raise PixelfastError(
-            f"{out} already holds a training run (--resume goes on with it): resume it, or choose another folder"
-        )
-    saved = read_snapshot(snapshot) if resume else None
-    _make_folder(out)
-
-    with _seeded(recipe.seed):
-        run = _Run(recipe, len(train_images))
-        if saved is None:
-            # A folder that cannot be written shows now, not after the first steps.
-            write_snapshot(run.state(), snapshot)
-        else:
-            run.load(saved, snapshot)
-        bar = tqdm(total=recipe.steps, initial=run.step, desc=recipe.name, unit="step", disable=not progress)
-        with bar, _asked_to_stop() as stop:
-            validation = "-"
-            written = time.monotonic()
-            while run.step < recipe.steps:
-                bits = run.advance(train_images)
-                due = run.step % recipe.snapshot_every == 0 or time.monotonic() - written > SNAPSHOT_SECONDS
-                if due or run.step == recipe.steps or stop.is_set():
-                    write_snapshot(run.state(), snapshot)
-                    written = time.monotonic()
-                if stop.is_set():
-                    bar.write(
-                        f"stopped at step {run.step:,} of {recipe.steps:,}, saved in {snapshot}; go on with --resume"
-                    )
-                    raise KeyboardInterrupt
-                if run.step % recipe.validate_every == 0:
-                    sample = test_images[: recipe.validation_images]
-                    validation = f"{bits_per_dim(run.average.module, sample):.4f}"
-                    if not progress:
-                        print(
-                            f"step {run.step:,} of {recipe.steps:,}: {bits:.3f} bits/dim, test {validation}", flush=True
-                        )
-                bar.set_postfix(bits=f"{bits:.3f}", test=validation, refresh=False)
-                bar.update()
-        bits = bits_per_dim(run.average.module, test_images, progress=progress)
-        checkpoints.save(run.average.module, out / MODEL)
+    with processes(device) as group, _own_generator(group.device):
+        saved = _find_snapshot(group, out, resume)
+        if recipe is None:
+            if saved is None:
+                raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
+            recipe = overrides.from_json(saved.state["recipe"])
+        if recipe.parallel == "fsdp" and not group.grouped:
+            raise PixelfastError(
+                "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
+            )
+        torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
+        model = registry.create(recipe.model, **recipe.config)
+        train_images, test_images = _open_images(group, data, recipe, model)
+        run = Run(recipe, model, train_images, group)
+        if saved is not None:
+            run.load(saved)
+        group.by_first(lambda: _make_folder(out))
+        log_bytes = saved.state["log_bytes"] if saved is not None else 0
+        report = Report(recipe, out, run.step, log_bytes, progress) if group.first else None
+        try:
+            with asked_to_stop() as stop:
+                trainer = _Trainer(run, group, data, out, report, test_images, stop.is_set)
+                if saved is None:
+                    # A folder that cannot be written shows now, not after the first steps.
+                    trainer.save(required=True)
+                trainer.take_steps()
+                bits = trainer.evaluate_at_the_end()
+        finally:
+            if report is not None:
+                report.close()
     return TrainResult(bits_per_dim=bits, steps=run.step, path=out / MODEL)
 
 
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, so that no step is cut in two. A second Ctrl-C stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
+class _Trainer:
+    """A run and all that goes on around its steps, in one process."""
 
-    def ask(*_: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
+    def __init__(
+        self,
+        run: Run,
+        group: Processes,
+        data: Path,
+        out: Path,
+        report: Report | None,
+        test_images: ImageSet,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._run = run
+        self._recipe = run.recipe
+        self._group = group
+        self._data = data
+        self._out = out
+        self._report = report
+        self._test_images = test_images
+        self._stop = stop
+        self._saved_step = run.step
+        self._next_save = time.monotonic() + SNAPSHOT_SECONDS
 
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def take_steps(self) -> None:
+        """To the last step, with everything that is due on the way. KeyboardInterrupt when asked to stop."""
+        run, recipe = self._run, self._recipe
+        while run.step < recipe.steps or run.reported < run.step:
+            # A run that was stopped before its reports were made makes them before the next step.
+            if run.reported == run.step:
+                run.advance()
+                self._log()
+            stop, late = self._group.any(self._stop(), self._group.first and time.monotonic() > self._next_save)
+            stop = stop or not self._make_reports()
+            ended = run.step == recipe.steps
+            if stop or late or ended or run.step % recipe.snapshot_every == 0:
+                self.save(required=stop or ended)
+            if stop:
+                self._interrupt()
 
+    def save(self, *, required: bool) -> None:
+        """A snapshot. One that cannot be written is an error if it is `required`, else it is said."""
+        started = time.monotonic()
+        snapshot = self._run.snapshot()
 
-class _Run:
-    """What changes from step to step, and nothing else."""
+        def write() -> str:
+            assert self._report is not None
+            state = {**snapshot.state, "log_bytes": self._report.log.synced_length()}
+            kept = self._recipe.keep_snapshots
+            return str(write_snapshot(self._out, self._run.step, Snapshot(state, snapshot.tensors), kept))
 
-    def __init__(self, recipe: Recipe, images: int) -> None:
-        self.recipe = recipe
-        self.step = 0
-        self.model: nn.Module = registry.create(recipe.model, **recipe.config)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-        )
-        self.order = BatchOrder(images, recipe.batch_size, recipe.seed)
+        try:
+            self._group.by_first(write)
+            self._saved_step = self._run.step
+        except PixelfastError as error:
+            if required:
+                raise
+            if self._report is not None:
+                self._report.say(f"{error}; going on, the newest snapshot is of step {self._saved_step:,}")
+        took = time.monotonic() - started
+        self._next_save = time.monotonic() + max(SNAPSHOT_SECONDS, took / SNAPSHOT_SHARE)
 
-    def advance(self, images: Tensor) -> float:
-        """One optimiser step; returns the batch's bits per dimension before it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(self.step)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = mean_bits(self.model, images[self.order.next_batch()])
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        bits = float(loss.detach())
-        if not (math.isfinite(bits) and math.isfinite(norm)):
-            raise PixelfastError(
-                f"step {self.step}: the loss is {bits} and its gradient's norm {float(norm)}; "
-                "lower the recipe's learning rate and start anew in another folder"
-            )
-        self.optimizer.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
+    def evaluate_at_the_end(self) -> float:
+        """Bits per dimension over the whole test set; writes the model."""
+        model = self._run.averaged_model()
+        bits = self._bits(model, len(self._test_images))
+        if bits is None:
+            self._interrupt()
+
+        def write() -> str:
+            assert self._report is not None
+            self._report.result(bits)
+            checkpoints.save(model, self._out / MODEL)
+            return ""
+
+        self._group.by_first(write)
         return bits
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "recipe": _as_json(self.recipe),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+    def _log(self) -> None:
+        run = self._run
+        if run.step % self._recipe.log_every == 0 or run.step == self._recipe.steps:
+            bits, norm = run.take_means()
+            if self._report is not None:
+                self._report.advanced(run.step)
+                self._report.losses(bits, norm, self._recipe.learning_rate_at(run.step - 1))
+        elif self._report is not None:
+            self._report.advanced(run.step)
 
-    def load(self, state: dict[str, Any], path: Path) -> None:
-        """Raises CheckpointError when `state` is of another recipe, or incomplete."""
-        try:
-            given, found = json.loads(_as_json(self.recipe)), json.loads(state["recipe"])
-            different = sorted(key for key in given.keys() | found.keys() if given.get(key) != found.get(key))
-            if different:
-                raise CheckpointError(
-                    f"{path} is of another recipe (different: {', '.join(different)}); resume with the same one"
+    def _make_reports(self) -> bool:
+        """Validation and samples of this step, where they are due. False when asked to stop on the way."""
+        run, recipe = self._run, self._recipe
+        if run.step % recipe.validate_every == 0:
+            bits = self._bits(run.averaged_model(), recipe.validation_images)
+            if bits is None:
+                return False
+            if self._report is not None:
+                self._report.validation(bits)
+        if recipe.sample_every and run.step % recipe.sample_every == 0:
+            model = run.averaged_model()
+            if self._report is not None:
+                self._report.samples(model)
+        run.reported = run.step
+        return True
+
+    def _bits(self, model: nn.Module, count: int) -> float | None:
+        """Bits per dimension of the first `count` test images, each process taking its share.
+
+        None when asked to stop on the way.
+        """
+        count = min(count, len(self._test_images))
+        mine = torch.arange(self._group.rank, count, self._group.world)
+        show = self._report is not None and not self._report.bar.disable
+        total = total_bits(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
+        if any(self._group.any(self._stop())):
+            return None
+        return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / count
+
+    def _interrupt(self) -> NoReturn:
+        if self._report is not None:
+            self._report.say(
+                f"stopped at step {self._run.step:,} of {self._recipe.steps:,}, saved in {self._out}; "
+                f"go on with: pixelfast train --resume --data {shlex.quote(str(self._data))} "
+                f"--out {shlex.quote(str(self._out))}"
+            )
+        raise KeyboardInterrupt
+
+
+def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None:
+    """The snapshot to go on from, the same for every process; None for a new run."""
+
+    def find() -> str:
+        remove_partial(out)
+        if not resume and not (group.restarted and snapshot_paths(out)):
+            if snapshot_paths(out):
+                raise PixelfastError(
+                    f"{out} already holds a training run (--resume goes on with it): "
+                    "resume it, or choose another folder"
                 )
-            self.model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.order.load_state_dict(state["order"])
-            torch.set_rng_state(state["rng"])
-            self.step = state["step"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is not a snapshot of this training: {error}") from error
+            return ""
+        return str(newest_snapshot(out, lambda text: print(text, flush=True))[0])
+
+    path = group.by_first(find)
+    return read_snapshot(Path(path)) if path else None
 
 
-def _as_json(recipe: Recipe) -> str:
-    return json.dumps(asdict(recipe), sort_keys=True)
+def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:
+    """Both splits. The first process looks first, so that what is wrong with them is said once."""
+    opened: list[ImageSet] = []
+
+    def look() -> str:
+        opened.extend(open_images(data, split, recipe, model) for split in SPLITS)
+        return ""
+
+    group.by_first(look)
+    if not opened:
+        look()
+    train_images, test_images = opened
+    return train_images, test_images
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """torch's global generator (initial weights, dropout) seeded, and given back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+def _own_generator(device: torch.device) -> Iterator[None]:
+    """torch's global generators are the run's own inside, and given back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
-def _make_folder(out: Path) -> None:
+def _make_folder(out: Path) -> str:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PixelfastError(f"cannot make the output folder {out}: {error.strerror or error}") from error
+    return str(out)

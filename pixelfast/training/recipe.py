@@ -2,83 +2,150 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from pixelfast.errors import PixelfastError
+from pixelfast.models import registry
+
+Optimizer = Literal["adamw", "adam"]
+Schedule = Literal["cosine", "constant"]
+Binarise = Literal["threshold", "stochastic"]
+Precision = Literal["float32", "bfloat16"]
+Parallel = Literal["ddp", "fsdp"]
+CHOICES: dict[str, Any] = {
+    "binarise": Binarise,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "precision": Precision,
+    "parallel": Parallel,
+}
+
+
+def _about(text: str, *, free: bool = False) -> dict[str, Any]:
+    """A field's metadata: what --help says, and whether a resumed run may change it."""
+    return {"about": text, "free": free}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One training run. Two runs of one recipe on the same data, machine and thread count give the same bits.
 
-    model, config: the model's name and constructor arguments (`pixelfast.models.registry`).
-    steps: optimiser steps; the learning rate falls to zero at the last one.
-    batch_size: images per step.
-    learning_rate: peak of the schedule, reached after `warmup_steps` by a linear rise and left along a
-        half cosine (Loshchilov and Hutter, SGDR).
-    betas, weight_decay: of AdamW (Loshchilov and Hutter); weight_decay 0 is Adam.
-    clip_norm: limit of the gradient's norm, the loss being in bits per dimension.
-    ema_decay: of the moving average of the weights, which is what is evaluated and saved.
-    seed: of the initial weights, of the order of the images and of dropout.
-    snapshot_every: steps between snapshots.
-    validate_every, validation_images: steps between looks at the test set, and how many of its images.
+    Each field's meaning is in its metadata, which `pixelfast train --help` prints. Lengths of time are counted
+    in optimiser steps. Raises PixelfastError for a value that makes no sense.
     """
 
-    name: str
-    model: str
-    steps: int
-    config: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    warmup_steps: int = 200
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-    snapshot_every: int = 500
-    validate_every: int = 2000
-    validation_images: int = 1000
+    name: str = field(metadata=_about("what the run is called"))
+    model: str = field(metadata=_about("the model's name, see `pixelfast models`"))
+    steps: int = field(metadata=_about("optimiser steps of the whole run"))
+    config: Mapping[str, Any] = field(default_factory=dict, metadata=_about("the model's constructor arguments"))
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "snapshot_every", "validate_every", "validation_images"):
-            if getattr(self, name) < 1:
-                raise PixelfastError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.warmup_steps < 0:
-            raise PixelfastError(f"warmup_steps must not be negative, not {self.warmup_steps}")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise PixelfastError(f"{name} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise PixelfastError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of optimiser step `step`, counted from 0."""
-        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        return self.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="gated-pixelcnn-mnist",
-            model="gated_pixelcnn",
-            config={"shape": [1, 28, 28], "levels": 256, "hidden": 32, "dilations": [1, 2, 1, 4, 1, 2, 1]},
-            steps=22_500,  # three epochs
-            batch_size=8,
-            learning_rate=4e-3,
-            validate_every=2500,
+    batch_size: int = field(default=16, metadata=_about("images per step, over all processes"))
+    micro_batch_size: int | None = field(
+        default=None,
+        metadata=_about(
+            "images per forward and backward pass, whose gradients accumulate to a step; none: a process's whole share"
         ),
     )
-}
+    levels: int | None = field(default=None, metadata=_about("quantise the images to so many levels; none: leave them"))
+    binarise: Binarise | None = field(
+        default=None, metadata=_about("two levels, at the middle or drawn anew every step; none: leave them")
+    )
+    flip: bool = field(default=False, metadata=_about("mirror half of the training images, drawn anew every step"))
+
+    optimizer: Optimizer = field(default="adamw", metadata=_about("they differ in how weight_decay acts"))
+    learning_rate: float = field(default=2e-3, metadata=_about("peak of the schedule"))
+    warmup_steps: int = field(default=200, metadata=_about("of a linear rise"))
+    schedule: Schedule = field(
+        default="cosine", metadata=_about("half a cosine that reaches zero at the last step, or constant")
+    )
+    learning_rate_decay: float = field(
+        default=1.0, metadata=_about("factor per step on top of the schedule; PixelCNN++ takes 0.999995")
+    )
+    betas: tuple[float, float] = field(default=(0.9, 0.99), metadata=_about("of Adam's two averages"))
+    weight_decay: float = field(default=0.0, metadata=_about("decoupled for adamw, added to the gradient for adam"))
+    clip_norm: float | None = field(
+        default=1.0, metadata=_about("limit of the gradient's norm, the loss being in bits per dimension")
+    )
+    ema_decay: float = field(
+        default=0.999, metadata=_about("of the moving average of the weights, which is what is evaluated and saved")
+    )
+    seed: int = field(default=0, metadata=_about("of first weights, order of images, augmentation and dropout"))
+    data_init: bool = field(
+        default=False, metadata=_about("data-dependent initialisation of weight-normalised layers by the first batch")
+    )
+
+    precision: Precision = field(default="float32", metadata=_about("of the forward pass, by autocast"))
+    compile: bool = field(default=False, metadata=_about("run the model through torch.compile"))
+    checkpoint_activations: bool = field(
+        default=False,
+        metadata=_about("recompute each block in the backward pass: less memory, a third more work", free=True),
+    )
+    parallel: Parallel = field(
+        default="ddp",
+        metadata=_about("under torchrun: every process has the whole model, or a shard (fully_shard)", free=True),
+    )
+
+    log_every: int = field(default=10, metadata=_about("steps between lines of the log"))
+    validate_every: int = field(default=2000, metadata=_about("steps between looks at the test set"))
+    validation_images: int = field(default=1000, metadata=_about("how many of the first test images"))
+    sample_every: int = field(default=0, metadata=_about("steps between grids of samples; 0: none", free=True))
+    sample_images: int = field(default=16, metadata=_about("images in such a grid", free=True))
+    snapshot_every: int = field(default=500, metadata=_about("steps between snapshots", free=True))
+    keep_snapshots: int = field(default=2, metadata=_about("how many of the last snapshots stay", free=True))
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps batch_size log_every validate_every validation_images sample_images snapshot_every keep_snapshots"
+        ).split():
+            _check(getattr(self, name) >= 1, name, "at least 1", self)
+        for name in ("warmup_steps", "weight_decay", "sample_every"):
+            _check(getattr(self, name) >= 0, name, "at least 0", self)
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            _check(value is None or (value > 0 and math.isfinite(value)), name, "positive and finite", self)
+        for name, kind in CHOICES.items():
+            choices = get_args(kind)
+            chosen = getattr(self, name)
+            _check(chosen in choices or (name == "binarise" and chosen is None), name, f"one of {choices}", self)
+        _check(self.levels is None or self.levels >= 2, "levels", "at least 2", self)
+        _check(0 <= self.ema_decay < 1, "ema_decay", "at least 0 and less than 1", self)
+        _check(0 < self.learning_rate_decay <= 1, "learning_rate_decay", "more than 0 and at most 1", self)
+        _check(all(0 <= beta < 1 for beta in self.betas), "betas", "at least 0 and less than 1", self)
+        _check(0 <= self.seed < 2**64, "seed", "from 0 to 2**64 - 1", self)
+        micro = self.micro_batch_size
+        _check(
+            micro is None or (micro >= 1 and self.batch_size % micro == 0),
+            "micro_batch_size",
+            f"a divisor of batch_size = {self.batch_size}",
+            self,
+        )
+        if self.model not in registry.MODELS:
+            raise PixelfastError(f"unknown model {self.model!r}; the models are {', '.join(registry.MODELS)}")
+        accepted = inspect.signature(registry.MODELS[self.model]).parameters
+        for key in self.config:
+            if key not in accepted:
+                raise PixelfastError(f"config.{key}: {self.model} takes {', '.join(accepted)}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of optimiser step `step`, counted from 0.
+
+        Cosine: Loshchilov and Hutter, "SGDR". Constant with a decay of 0.999995 per step: Salimans et al. 2017.
+        """
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
+        return self.learning_rate * warmup * cosine * self.learning_rate_decay**step
 
 
-def find_recipe(name: str) -> Recipe:
-    """A recipe by name. Raises PixelfastError, naming those that exist."""
-    if name not in RECIPES:
-        raise PixelfastError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
-    return RECIPES[name]
+HINTS: dict[str, Any] = get_type_hints(Recipe)
+"""The type of every field."""
+
+FIELDS: dict[str, Field] = {one.name: one for one in fields(Recipe)}
+
+
+def _check(holds: bool, name: str, accepted: str, recipe: Recipe) -> None:
+    if not holds:
+        raise PixelfastError(f"{name} must be {accepted}, not {getattr(recipe, name)}")

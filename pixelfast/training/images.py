@@ -1,0 +1,116 @@
+"""The images of a run: opened, checked against the model, and given out as the network is to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelfast.data import (
+    HorizontalFlip,
+    ImageData,
+    Quantise,
+    StochasticBinarise,
+    Threshold,
+    Transform,
+    open_data,
+)
+from pixelfast.data.splits import SplitName
+from pixelfast.errors import PixelfastError, ShapeError
+from pixelfast.training.batches import BatchOrder
+from pixelfast.training.noise import Use, derived_seeds
+from pixelfast.training.recipe import Recipe
+
+BINARISE: dict[str, Transform] = {"threshold": Threshold(), "stochastic": StochasticBinarise()}
+
+
+class ImageSet:
+    """One split of a data set, for one model. conditional: whether images come with their labels."""
+
+    def __init__(self, data: ImageData, transforms: Sequence[Transform], seed: int, *, conditional: bool) -> None:
+        self._data = data
+        self._transforms = transforms
+        self._seed = seed
+        self._conditional = conditional
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def augmented(self, index: Tensor, step: int, first: int) -> tuple[Tensor, Tensor | None]:
+        """Images (B, C, H, W) of int64 indices (B,) and their labels, as number `first` and on of a step's batch.
+
+        Every image has noise of its own, so that it does not matter how a batch is cut.
+        """
+        parts = range(first, first + len(index))
+        return self._taken(index, derived_seeds(self._seed, Use.AUGMENTATION, [step] * len(index), parts))
+
+    def always_the_same(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `augmented`, with the noise of the image itself instead of its place in the run."""
+        return self._taken(index, derived_seeds(self._seed, Use.TEST, index.tolist(), [0] * len(index)))
+
+    def _taken(self, index: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        images = self._data.images[index]
+        if self._transforms:
+            generator = torch.Generator()
+            done = []
+            for image, seed in zip(images.split(1), seeds, strict=True):
+                generator.manual_seed(seed)
+                levels = self._data.levels
+                for transform in self._transforms:
+                    image, levels = transform(image, levels, generator), transform.levels_after(levels)
+                done.append(image)
+            images = torch.cat(done)
+        return images, self._data.labels[index] if self._conditional and self._data.labels is not None else None
+
+
+def open_images(path: Path, split: SplitName, recipe: Recipe, model: Any) -> ImageSet:
+    """One split of the data set at `path`, as the recipe prepares it. Only training images are flipped.
+
+    Raises PixelfastError when it cannot be read, ShapeError when the model is not made for it.
+    """
+    data = open_data(path, split)
+    if data.shape != tuple(model.shape):
+        raise ShapeError(
+            f"{path} holds images of shape {data.shape} and the model is made for {tuple(model.shape)}; "
+            f"choose another recipe, or set config.shape={list(data.shape)}"
+        )
+    transforms: list[Transform] = []
+    if recipe.levels is not None:
+        transforms.append(Quantise(recipe.levels))
+    if recipe.binarise is not None:
+        transforms.append(BINARISE[recipe.binarise])
+    if recipe.flip and split == "train":
+        transforms.append(HorizontalFlip())
+    levels = data.levels
+    for transform in transforms:
+        levels = transform.levels_after(levels)
+    if levels != model.likelihood.levels:
+        raise ShapeError(
+            f"{path} gives images of {levels} levels and the model is made for {model.likelihood.levels}; "
+            "set levels, binarise or config.levels"
+        )
+    conditional = model.condition_example is not None
+    if conditional:
+        classes = model.config.get("classes")
+        if data.labels is None:
+            raise PixelfastError(f"{path} has no labels, which the recipe's conditional model needs")
+        if classes is None or int(data.labels.max()) >= classes:
+            raise PixelfastError(
+                f"{path} has labels up to {int(data.labels.max())}; a conditional model needs config.classes above it"
+            )
+    return ImageSet(data, transforms, recipe.seed, conditional=conditional)
+
+
+class Batches:
+    """What each step trains on, a function of the recipe's seed and the step alone."""
+
+    def __init__(self, images: ImageSet, recipe: Recipe) -> None:
+        self._images = images
+        self._order = BatchOrder(len(images), recipe.batch_size, recipe.seed)
+
+    def part(self, step: int, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        """Images first to last (exclusive) of a step's batch: integers (B, C, H, W), and labels or None."""
+        return self._images.augmented(self._order.batch(step)[first:last], step, first)

@@ -1,0 +1,47 @@
+"""The recipes that `pixelfast train` knows by name."""
+
+from __future__ import annotations
+
+from pixelfast.errors import PixelfastError
+from pixelfast.training.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="gated-pixelcnn-mnist",
+            model="gated_pixelcnn",
+            config={"shape": [1, 28, 28], "levels": 256, "hidden": 32, "dilations": [1, 2, 1, 4, 1, 2, 1]},
+            steps=22_500,  # three epochs
+            batch_size=8,
+            learning_rate=4e-3,
+            validate_every=2500,
+        ),
+        # Section 3 of the paper and its published code: the published network, learning rate and its decay,
+        # Adam's betas, the average's decay, flips and data-dependent start, at one process's batch size.
+        Recipe(
+            name="pixelcnnpp-cifar10",
+            model="pixelcnn_plus_plus",
+            config={"shape": [3, 32, 32], "blocks": 5, "filters": 160, "mixtures": 10, "dropout": 0.5},
+            steps=1_000_000,
+            batch_size=16,
+            flip=True,
+            learning_rate=1e-3,
+            schedule="constant",
+            learning_rate_decay=0.999995,
+            betas=(0.95, 0.9995),
+            ema_decay=0.9995,
+            data_init=True,
+            validate_every=5000,
+            sample_every=5000,
+            snapshot_every=2500,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name. Raises PixelfastError, naming those that exist."""
+    if name not in RECIPES:
+        raise PixelfastError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}")
+    return RECIPES[name]

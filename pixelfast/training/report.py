@@ -1,0 +1,110 @@
+"""What the first process leaves beside the snapshots: log, plot, grids of samples, TensorBoard, and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from pixelfast.checkpoints.atomic import write_atomically
+from pixelfast.errors import PixelfastError
+from pixelfast.training.log import Log
+from pixelfast.training.plot import can_plot, loss_plot
+from pixelfast.training.recipe import Recipe
+from pixelfast.training.samples import sample_grid
+
+LOG = "log.jsonl"
+PLOT = "loss.png"
+SAMPLES = "samples"
+TENSORBOARD = "tensorboard"
+
+
+class Report:
+    """The visible side of a run in folder `out`, which goes on at `step` with `log_bytes` of log.
+
+    Only the log is needed to go on; a plot or a grid that cannot be made is said, and the run goes on.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, step: int, log_bytes: int, progress: bool) -> None:
+        self._recipe = recipe
+        self._out = out
+        self._progress = progress
+        self._step = step
+        self.bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=not progress)
+        self.log = Log(out / LOG, log_bytes, self.say)
+        self._dashboard = _dashboard(out / TENSORBOARD, step)
+        self._shown = {"bits": "-", "test": "-"}
+
+    def say(self, text: str) -> None:
+        """One line to whoever watches."""
+        self.bar.write(text)
+
+    def advanced(self, step: int) -> None:
+        """A step was taken."""
+        self.bar.update(step - self._step)
+        self._step = step
+
+    def losses(self, bits: float, norm: float, rate: float) -> None:
+        """Means over the last steps."""
+        self._write(bits_per_dim=bits, gradient_norm=norm, learning_rate=rate)
+        self._show(bits=f"{bits:.3f}")
+
+    def validation(self, bits: float) -> None:
+        """Bits per dimension on the part of the test set that is looked at on the way."""
+        self._write(validation_bits_per_dim=bits)
+        self._show(test=f"{bits:.4f}")
+        self.plot()
+        if not self._progress:
+            self.say(f"step {self._step:,} of {self._recipe.steps:,}: {self._shown['bits']} bits/dim, test {bits:.4f}")
+
+    def result(self, bits: float) -> None:
+        """Bits per dimension on the whole test set, at the end."""
+        self._write(test_bits_per_dim=bits)
+        self.plot()
+
+    def samples(self, model: nn.Module) -> None:
+        """A grid of samples of the model."""
+        path = self._out / SAMPLES / f"step-{self._step:08d}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, sample_grid(model, self._recipe.sample_images))
+        except (OSError, PixelfastError) as error:
+            self.say(f"no samples at step {self._step:,}: {error}")
+
+    def plot(self) -> None:
+        """The loss plot, where matplotlib is installed."""
+        if not can_plot():
+            return
+        try:
+            write_atomically(self._out / PLOT, loss_plot(self._recipe.name, self.log.lines))
+        except OSError as error:
+            self.say(f"no plot: {error}")
+
+    def close(self) -> None:
+        """Closes bar, log and dashboard."""
+        self.bar.close()
+        self.log.close()
+        if self._dashboard is not None:
+            self._dashboard.close()
+
+    def _write(self, **values: float) -> None:
+        self.log.write(step=self._step, **values)
+        if self._dashboard is not None:
+            for name, value in values.items():
+                self._dashboard.add_scalar(name, value, self._step)
+
+    def _show(self, **values: str) -> None:
+        self._shown.update(values)
+        self.bar.set_postfix(self._shown, refresh=False)
+
+
+def _dashboard(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, where it is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    # What a run that was killed had shown after its last snapshot is shown again.
+    return SummaryWriter(str(folder), purge_step=step + 1)
