@@ -35,13 +35,9 @@ class Case:
 def conv_case(name: str, x: tuple[int, ...], weight: tuple[int, ...], **settings: Any) -> Case:
     shapes = {"x": x, "weight": weight}
     out = (x[0], weight[0], *x[2:])
+    conditions = {"image": (x[0], x[1], 1, 1), "map": x, "one": (1, x[1], 1, 1)}
     for given in settings.pop("given", ("bias", "added")):
-        shapes[given] = {"bias": weight[:1], "added": out, "image": (x[0], x[1], 1, 1), "map": x, "one": (1, x[1], 1, 1)}[
-            given
-        ]
-    for condition in ("image", "map", "one"):
-        if condition in shapes:
-            shapes["condition"] = shapes.pop(condition)
+        shapes["condition" if given in conditions else given] = {"bias": weight[:1], "added": out, **conditions}[given]
     return Case(name, shapes, settings)
 
 
@@ -62,7 +58,9 @@ CASES = (
     conv_case("concat_elu_conv:1x1", (1, 4, 4, 8), (3, 8, 1, 1), given=()),
     conv_case("gated_conv:tanh", (2, 6, 5, 7), (4, 3, 2, 3), padding=VERTICAL),
     conv_case("gated_conv:linear", (2, 6, 5, 7), (4, 3, 1, 1), kind="linear"),
-    conv_case("gated_conv:condition of an image", (2, 4, 3, 5), (3, 2, 2, 3), padding=VERTICAL, given=("image", "bias")),
+    conv_case(
+        "gated_conv:condition of an image", (2, 4, 3, 5), (3, 2, 2, 3), padding=VERTICAL, given=("image", "bias")
+    ),
     conv_case("gated_conv:condition of a pixel", (2, 4, 3, 5), (3, 2, 1, 1), given=("map", "added")),
     conv_case("gated_conv:one condition", (2, 4, 3, 5), (3, 2, 1, 1), given=("one",), kind="linear"),
     Case("gated:tanh", {"x": (2, 6, 5, 7)}),
@@ -114,7 +112,7 @@ def test_float64_is_the_reference(case):
 def test_gradcheck(case):
     given = tensors(case)
     if case.shapes["x"][0] == 0 or case.shapes["x"][1] > 100:
-        pytest.skip("nothing to differentiate" if case.shapes["x"][0] == 0 else "too many inputs for finite differences")
+        pytest.skip("nothing to differentiate, or too many inputs for finite differences")
 
     def call(*values: Tensor) -> Tensor:
         return fused(case)(**dict(zip(given, values, strict=True)), **case.settings)
@@ -137,7 +135,9 @@ def test_opcheck(case, monkeypatch):
 LARGER = (
     conv_case("masked_conv:larger", (3, 24, 17, 19), (40, 24, 2, 3), padding=VERTICAL),
     conv_case("concat_elu_conv:larger", (3, 20, 16, 16), (24, 40, 2, 3), padding=VERTICAL),
-    conv_case("concat_elu_conv:larger with dropout", (3, 20, 8, 8), (24, 40, 2, 2), padding=HORIZONTAL, dropout=0.5, seed=SEED),
+    conv_case(
+        "concat_elu_conv:larger with dropout", (3, 20, 8, 8), (24, 40, 2, 2), padding=HORIZONTAL, dropout=0.5, seed=SEED
+    ),
     conv_case("gated_conv:larger", (3, 48, 17, 19), (24, 24, 2, 3), padding=VERTICAL, given=("image", "bias")),
     Case("gated:larger", {"x": (3, 48, 17, 19), "residual": (3, 24, 17, 19), "condition": (3, 48, 1, 1)}),
 )
@@ -224,7 +224,8 @@ def test_repeats_and_threads_give_the_same_bits(case, torch_threads):
     given = tensors(case, torch.float32)
     torch_threads(1)
     expected = run(fused(case), case, given)
-    for threads, repeats in ((2, 250), (3, 5)):
+    # Few with several threads: where other processes keep the cores busy they wait for each other for long.
+    for threads, repeats in ((1, 250), (2, 10), (3, 3)):
         torch_threads(threads)
         for _ in range(repeats):
             assert_equal(run(fused(case), case, given), expected)
@@ -334,7 +335,7 @@ def test_only_the_inputs_are_kept():
         lambda: ops.gated(x),
     ):
         kept: list[Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
             call()
         assert {t.data_ptr() for t in kept if t.numel() > 1} <= {t.data_ptr() for t in (x, weight, gate_weight)}
 

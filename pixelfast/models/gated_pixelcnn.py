@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,18 @@ def gate(features: Tensor) -> Tensor:
     return torch.tanh(first) * torch.sigmoid(second)
 
 
+class Ungated(NamedTuple):
+    """The vertical stack before a block's gate: gate(features + condition) is left to whoever reads it.
+
+    features: (N, 2 * hidden, H, W); condition: broadcastable to them.
+    """
+
+    features: Tensor
+    condition: Tensor | None
+
+
 class GatedBlock(nn.Module):
-    """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W).
+    """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W); in training v comes out `Ungated`.
 
     The link to the horizontal stack is taken before the vertical gate; only the horizontal stack has a
     residual. A condition is added before both gates. `mask`: which features may read which at their pixel.
@@ -44,30 +54,29 @@ class GatedBlock(nn.Module):
         self.condition_vertical = condition.projection(2 * hidden)
         self.condition_horizontal = condition.projection(2 * hidden)
 
-    def forward(self, v: Tensor, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor | Ungated, h: Tensor, condition: Tensor | None) -> tuple[Tensor | Ungated, Tensor]:
+        if fused(self):
+            return self._fused_forward(v, h, condition)
         above = self.vertical(v)
         left = self.horizontal(h, self.link(above))
-        if condition is not None:
-            assert self.condition_vertical is not None and self.condition_horizontal is not None
-            above = above + project(self.condition_vertical, condition)
-            left = left + project(self.condition_horizontal, condition)
+        vertical, horizontal = self._conditions(condition)
+        if vertical is not None and horizontal is not None:
+            above, left = above + vertical, left + horizontal
         return gate(above), self.mix(gate(left)) + h
 
-    def fused_forward(
-        self, above: Tensor, h: Tensor, condition: Tensor | None
-    ) -> tuple[Tensor | None, Tensor]:
-        """(above, h) -> (condition of the vertical gate, h), from fused operations.
-
-        above: what the vertical convolution returned, (N, 2 * hidden, H, W). Its gate is left to whoever reads it, so
-        that no gate's result is kept; this block reads it through the link only.
-        """
+    def _fused_forward(self, v: Tensor | Ungated, h: Tensor, condition: Tensor | None) -> tuple[Ungated, Tensor]:
+        """The same from fused operations, which keep h and what the convolutions before the gates return."""
+        above = self.vertical.after_gate(v.features, v.condition) if isinstance(v, Ungated) else self.vertical(v)
         left = self.horizontal(h, self.link(above))
-        vertical = horizontal = None
-        if condition is not None:
-            assert self.condition_vertical is not None and self.condition_horizontal is not None
-            vertical = project(self.condition_vertical, condition)
-            horizontal = project(self.condition_horizontal, condition)
-        return vertical, self.mix.after_gate(left, horizontal, h)
+        vertical, horizontal = self._conditions(condition)
+        return Ungated(above, vertical), self.mix.after_gate(left, horizontal, h)
+
+    def _conditions(self, condition: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What is added before the vertical and the horizontal gate."""
+        if condition is None:
+            return None, None
+        assert self.condition_vertical is not None and self.condition_horizontal is not None
+        return project(self.condition_vertical, condition), project(self.condition_horizontal, condition)
 
 
 class GatedPixelCNN(nn.Module):
@@ -153,21 +162,6 @@ class GatedPixelCNN(nn.Module):
         checks.float_images(x, self.shape[0])
         self.condition.check(condition, x)
         v, h = self.stem_vertical(x), self.stem_horizontal(x)
-        if fused(self):
-            h = self._fused_blocks(v, h, condition)
-        else:
-            for block in self.blocks:
-                v, h = block(v, h, condition)
-        return self.head(nn.functional.elu(h)).unflatten(1, (self.likelihood.levels, self.shape[0]))
-
-    def _fused_blocks(self, v: Tensor, h: Tensor, condition: Tensor | None) -> Tensor:
-        """The horizontal stack after the last block, from fused operations."""
-        above = vertical_condition = None
         for block in self.blocks:
-            assert isinstance(block, GatedBlock)
-            if above is None:
-                above = block.vertical(v)
-            else:
-                above = block.vertical.after_gate(above, vertical_condition)
-            vertical_condition, h = block.fused_forward(above, h, condition)
-        return h
+            v, h = block(v, h, condition)
+        return self.head(nn.functional.elu(h)).unflatten(1, (self.likelihood.levels, self.shape[0]))

@@ -72,9 +72,7 @@ class WeightNormConv2d(nn.Module):
 
     def after_concat_elu(self, x: Tensor, *, dropout: float = 0.0, added: Tensor | None = None) -> Tensor:
         """added + the layer applied to dropout(concat_elu(x)), as one operation for training. Stride 1 only."""
-        return ops.concat_elu_conv(
-            x, self.weight(), self.bias, padding=self.padding, dropout=dropout, added=added
-        )
+        return ops.concat_elu_conv(x, self.weight(), self.bias, padding=self.padding, dropout=dropout, added=added)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight_v.shape)}, norm_axis={self.norm_axis}"

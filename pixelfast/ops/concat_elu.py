@@ -32,8 +32,8 @@ def concat_elu_conv(
     Args:
         x: (N, C, H, W), as in `masked_conv`.
         weight: (out, 2 C, rows, columns).
-        dropout: probability that a feature is dropped; the others are multiplied by 1 / (1 - dropout). From 0 up to, not
-            including, 1.
+        dropout: probability that a feature is dropped, from 0 up to, not including, 1; the others are multiplied by
+            1 / (1 - dropout).
         seed: int64 (), determines which; by default drawn from torch's generator of x's device.
         bias, padding, dilation, added: as in `masked_conv`.
 

@@ -19,9 +19,7 @@ from .masked_conv_layout import empty_result, memory_format
 KINDS = ("tanh", "linear")
 
 
-def gated(
-    x: Tensor, *, kind: str = "tanh", condition: Tensor | None = None, residual: Tensor | None = None
-) -> Tensor:
+def gated(x: Tensor, *, kind: str = "tanh", condition: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
     """residual + tanh(a) * sigmoid(b), with a and b the halves of the channels of x + condition.
 
     One forward and one backward pass; x and the condition are all that is kept between them. Differentiable once.
@@ -44,8 +42,8 @@ def gated(
     _check_kind(kind)
     if x.ndim != 4 or x.dtype not in FLOATS or x.shape[1] % 2:
         raise ShapeError(
-            f"x has dtype {x.dtype} and shape {tuple(x.shape)}; it must be floats (N, channels, H, W) with an even number "
-            "of channels"
+            f"x has dtype {x.dtype} and shape {tuple(x.shape)}; it must be floats (N, channels, H, W) with an even "
+            "number of channels"
         )
     result = (x.shape[0], x.shape[1] // 2, *x.shape[2:])
     if residual is not None and residual.shape != result:

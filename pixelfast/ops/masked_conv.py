@@ -24,8 +24,8 @@ def masked_conv(
     """A convolution of stride 1 whose kernel lies anywhere around its pixel: what `masked_conv_reference` returns.
 
     With the live rows and columns of a masked kernel and asymmetric `padding` this is a layer of a causal network:
-    nothing is multiplied by zeros, padded, shifted or cropped in memory. One forward and one backward pass over x; x and
-    weight are all that is kept between them. Differentiable once, in every tensor but the mask.
+    nothing is multiplied by zeros, padded, shifted or cropped in memory. x and weight are all that is kept for the
+    backward pass. Differentiable once, in every tensor but the mask.
 
     Args:
         x: (N, in, H, W), float32, float64, float16 or bfloat16, any strides. 16-bit floats are summed in float32.

@@ -187,9 +187,7 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     needs = [asked[0] or asked[3], asked[1], asked[2]]
     gradients: list[Tensor | None] = [None] * 3
     if any(needs):
-        found = torch.ops.pixelfast.activated_conv_backward(
-            upstream, x, weight, condition, seed, *ctx.settings, needs
-        )
+        found = torch.ops.pixelfast.activated_conv_backward(upstream, x, weight, condition, seed, *ctx.settings, needs)
         gradients = [gradient if needed else None for gradient, needed in zip(found, needs, strict=True)]
     of_condition = None
     if asked[3]:
