@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixelfast.errors import PixelfastError, ShapeError
 
-from .implementations import CPU_REMEDY, implementation
+from .implementations import CPU_REMEDY, CUDA_REMEDY, implementation
 from .masked_conv import Padding
 from .masked_conv_activations import gate, gate_gradient
 from .masked_conv_core import FLOATS, activated_conv, check_alike, check_condition
@@ -123,6 +123,10 @@ def _cpu() -> Any:
     return implementation("pixelfast.ops.masked_conv_cpu", "gated", CPU_REMEDY)
 
 
+def _cuda() -> Any:
+    return implementation("pixelfast.ops.masked_conv_cuda", "gated", CUDA_REMEDY)
+
+
 @torch.library.custom_op("pixelfast::gated", mutates_args=())
 def _gated(x: Tensor, condition: Tensor | None, residual: Tensor | None, kind: str) -> Tensor:
     return gated_reference(x, kind=kind, condition=condition, residual=residual).contiguous(
@@ -143,6 +147,16 @@ def _(x: Tensor, condition: Tensor | None, residual: Tensor | None, kind: str) -
 @_gated_backward.register_kernel("cpu")
 def _(upstream: Tensor, x: Tensor, condition: Tensor | None, kind: str) -> Tensor:
     return _cpu().gate_backward(upstream, x, condition, kind)
+
+
+@_gated.register_kernel("cuda")
+def _(x: Tensor, condition: Tensor | None, residual: Tensor | None, kind: str) -> Tensor:
+    return _cuda().gate(x, condition, residual, kind)
+
+
+@_gated_backward.register_kernel("cuda")
+def _(upstream: Tensor, x: Tensor, condition: Tensor | None, kind: str) -> Tensor:
+    return _cuda().gate_backward(upstream, x, condition, kind)
 
 
 @_gated.register_fake

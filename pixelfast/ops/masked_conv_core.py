@@ -3,8 +3,8 @@
     out = bias + added + convolution of activation(x), padded, with weight
 
 What is kept for the backward pass is x (and the condition and a seed): the activation is computed again there. On the
-CPU it is C++ where that was measured faster (`masked_conv_cpu`), elsewhere torch's own convolution between kernels
-for the activation.
+CPU it is C++ where that was measured faster (`masked_conv_cpu`), on a GPU Triton (`masked_conv_cuda`), elsewhere
+torch's own convolution of an activation that lives as long as the call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelfast.errors import ShapeError
 
 from . import masked_conv_torch
-from .implementations import CPU_REMEDY, implementation
+from .implementations import CPU_REMEDY, CUDA_REMEDY, implementation
 from .masked_conv_activations import FACTORS
 from .masked_conv_layout import empty_result
 
@@ -115,6 +115,10 @@ def _cpu() -> Any:
     return implementation("pixelfast.ops.masked_conv_cpu", "masked_conv", CPU_REMEDY)
 
 
+def _cuda() -> Any:
+    return implementation("pixelfast.ops.masked_conv_cuda", "masked_conv", CUDA_REMEDY)
+
+
 @torch.library.custom_op("pixelfast::activated_conv", mutates_args=())
 def _conv(
     x: Tensor,
@@ -158,6 +162,16 @@ def _(*args: Any) -> Tensor:
 @_conv_backward.register_kernel("cpu")
 def _(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _cpu().conv_backward(*args)
+
+
+@_conv.register_kernel("cuda")
+def _(*args: Any) -> Tensor:
+    return _cuda().conv(*args)
+
+
+@_conv_backward.register_kernel("cuda")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _cuda().conv_backward(*args)
 
 
 @_conv.register_fake
