@@ -4,8 +4,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -16,6 +18,7 @@
 #include "engine.h"
 #include "measure.h"
 #include "ops_conv.h"
+#include "ops_mixture_loss.h"
 #include "plan.h"
 
 namespace py = pybind11;
@@ -343,7 +346,62 @@ Array<uint32_t> noise_words(uint64_t seed, uint32_t sample, uint32_t number, int
     return out;
 }
 
-// ---- Training operations. Tensors come as (address, strides in elements), addresses of the caller's memory.
+// (address, dtype, strides in elements of the four axes); the memory is the caller's.
+Planes read_planes(const py::tuple& object) {
+    const py::tuple fields = tuple_of(object, 3, "a tensor");
+    const std::pair<const char*, NumberType> types[] = {
+        {"float32", NumberType::float32}, {"float64", NumberType::float64}, {"float16", NumberType::float16},
+        {"bfloat16", NumberType::bfloat16}, {"uint8", NumberType::uint8}, {"int32", NumberType::int32},
+        {"int64", NumberType::int64}};
+    Planes out{};
+    out.data = reinterpret_cast<void*>(fields[0].cast<uintptr_t>());
+    const std::string name = fields[1].cast<std::string>();
+    const auto type = std::find_if(std::begin(types), std::end(types), [&](const auto& t) { return t.first == name; });
+    if (type == std::end(types)) throw std::invalid_argument("a tensor cannot be of dtype " + name);
+    out.type = type->second;
+    const py::tuple strides = tuple_of(fields[2], 4, "strides");
+    for (size_t i = 0; i < 4; ++i) out.strides[i] = strides[i].cast<int64_t>();
+    return out;
+}
+
+MixtureLoss read_mixture_loss(const std::array<int64_t, 4>& shape, int64_t mixtures, int64_t levels,
+                              const py::tuple& params, const py::tuple& x, int64_t threads) {
+    MixtureLoss task{};
+    task.images = shape[0];
+    task.channels = shape[1];
+    task.height = shape[2];
+    task.width = shape[3];
+    if (task.channels != 1 && task.channels != 3) throw std::invalid_argument("images must have 1 or 3 channels");
+    if (mixtures < 1 || levels < 2) throw std::invalid_argument("a mixture has at least 1 component and 2 levels");
+    task.mixtures = mixtures;
+    task.levels = levels;
+    task.threads = threads;
+    task.params = read_planes(params);
+    task.x = read_planes(x);
+    return task;
+}
+
+void mixture_loss_of(const std::array<int64_t, 4>& shape, int64_t mixtures, int64_t levels, const py::tuple& params,
+                     const py::tuple& x, const py::tuple& nats, int64_t threads) {
+    MixtureLoss task = read_mixture_loss(shape, mixtures, levels, params, x, threads);
+    task.nats = read_planes(nats);
+    const KernelTable& isa = select_isa("", Precision::float32);
+    const py::gil_scoped_release release;
+    mixture_loss(isa, task);
+}
+
+void mixture_loss_gradient_of(const std::array<int64_t, 4>& shape, int64_t mixtures, int64_t levels,
+                              const py::tuple& params, const py::tuple& x, const py::tuple& nats_gradient,
+                              const py::tuple& gradient, int64_t threads) {
+    MixtureLoss task = read_mixture_loss(shape, mixtures, levels, params, x, threads);
+    task.nats_gradient = read_planes(nats_gradient);
+    task.gradient = read_planes(gradient);
+    const KernelTable& isa = select_isa("", Precision::float32);
+    const py::gil_scoped_release release;
+    mixture_loss_gradient(isa, task);
+}
+
+// ---- Convolutions and gates. Tensors come as (address, strides in elements), addresses of the caller's memory.
 
 ConvTensor read_tensor(const py::handle& object) {
     ConvTensor out;
@@ -408,7 +466,7 @@ GateTask read_gate(const std::string& dtype, const std::string& activation, cons
 }
 
 // What binds a task's own arguments, in the order of read_conv and read_gate.
-void define_training_operations(py::module& module) {
+void define_convolutions(py::module& module) {
     module.def(
         "conv",
         [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 5>& sizes,
@@ -540,5 +598,10 @@ PYBIND11_MODULE(_C, module) {
     module.def("noise_words", &noise_words, py::arg("seed"), py::arg("sample"), py::arg("number"), py::arg("draws"),
                py::arg("stream"), py::arg("isa"));
     module.def("max_threads", &omp_get_max_threads);
-    define_training_operations(module);
+    module.def("mixture_loss", &mixture_loss_of, py::kw_only(), py::arg("shape"), py::arg("mixtures"),
+               py::arg("levels"), py::arg("params"), py::arg("x"), py::arg("nats"), py::arg("threads"));
+    module.def("mixture_loss_gradient", &mixture_loss_gradient_of, py::kw_only(), py::arg("shape"),
+               py::arg("mixtures"), py::arg("levels"), py::arg("params"), py::arg("x"), py::arg("nats_gradient"),
+               py::arg("gradient"), py::arg("threads"));
+    define_convolutions(module);
 }

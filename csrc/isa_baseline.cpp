@@ -1,5 +1,6 @@
 // Kernels for any CPU the compiler targets: SSE2 on x86-64.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 

@@ -9,7 +9,9 @@
 #include "narrow.h"
 #include "quantise.h"
 #include "gumbel.h"
+#include "ops_planes.h"
 #include "ops_conv_impl.h"
+#include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
 #define PF_ENTRY(name, arguments) &elementwise<&op_##name, arguments>,
@@ -38,6 +40,8 @@ static const KernelTable kTable = {
     &gumbel_argmax,
     &kConvKernels<float>,
     &kConvKernels<double>,
+    kMixtureLoss<F>,
+    kMixtureLoss<double>,
 };
 
 const KernelTable& table() { return kTable; }

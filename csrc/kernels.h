@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ops_conv_layout.h"
+#include "ops_mixture_loss.h"
 #include "philox.h"
 
 namespace pixelfast {
@@ -53,6 +54,14 @@ using TileFunction = void (*)(const Tile<Number>&);
 using ElementwiseFunction = void (*)(float* destination, const float* const* sources, const int64_t* steps,
                                      int64_t width, bool exact);
 
+// Pixels [first, end) of a task, a tile of `pixels` at a time; `first` is a multiple of that.
+using MixtureLossFunction = void (*)(const MixtureLoss& task, int64_t first, int64_t end, void* scratch);
+struct MixtureLossKernels {
+    int64_t pixels;
+    int64_t (*scratch_bytes)(const MixtureLoss& task);
+    MixtureLossFunction loss, gradient;
+};
+
 constexpr int kMaxTileRows = 8;
 constexpr int kMaxTileVectors = 3;
 constexpr int kMaxArguments = 4;
@@ -79,6 +88,7 @@ struct KernelTable {
     int64_t (*gumbel_argmax)(const float* logits, const uint32_t* words, double temperature, int64_t count);
     const ConvKernels* conv_float32;  // for training, by the arithmetic
     const ConvKernels* conv_float64;
+    MixtureLossKernels mixture_loss_float32, mixture_loss_float64;  // by the arithmetic
 };
 
 struct ElementwiseName {

@@ -1,6 +1,6 @@
 // Convolutions and gates for training, on vectors of floats or doubles.
 //
-// Included inside an instruction set's namespace, after vec.h and vec_math.h.
+// Included inside an instruction set's namespace, after vec_math.h and ops_planes.h.
 
 // ---- Vectors of either kind of number. Doubles are for checking: elementary functions go lane by lane.
 
@@ -19,7 +19,8 @@ struct VectorOf<double> {
     static constexpr int64_t lanes = kDoubleLanes;
 };
 
-PF_INLINE D load(const double* p) { return *reinterpret_cast<const LooseD*>(p); }
+PF_INLINE F load_vector(const float* p) { return load(p); }
+PF_INLINE D load_vector(const double* p) { return *reinterpret_cast<const LooseD*>(p); }
 PF_INLINE void store(double* p, D v) { *reinterpret_cast<LooseD*>(p) = v; }
 PF_INLINE D splat(double x) { return D{} + x; }
 PF_INLINE D fma(D a, D b, D c) { return a * b + c; }
@@ -66,49 +67,12 @@ PF_INLINE L kept(const uint32_t* words, uint32_t threshold, D) {
 
 // ---- Numbers as memory holds them.
 
-struct Stored16 {
-    uint16_t bits;
-};
-struct StoredBFloat16 : Stored16 {};
-struct StoredFloat16 : Stored16 {};
-
-PF_INLINE float bits_to_float(uint32_t pattern) { return bits<float>(&pattern); }
-PF_INLINE uint32_t float_to_bits(float x) { return bits<uint32_t>(&x); }
-
-PF_INLINE float widened(float x) { return x; }
-PF_INLINE double widened(double x) { return x; }
-PF_INLINE float widened(StoredBFloat16 x) { return bits_to_float(uint32_t{x.bits} << 16); }
-PF_INLINE float widened(StoredFloat16 x) {
-    const uint32_t magnitude = uint32_t{x.bits} << 13 & 0x0FFFE000u;
-    // The product moves the exponent to a float's, and makes denormal numbers normal.
-    const uint32_t finite = float_to_bits(bits_to_float(magnitude) * 0x1p112f);
-    const uint32_t value = magnitude >= 0x0F800000u ? magnitude | 0x7F800000u : finite;
-    return bits_to_float(value | (uint32_t{x.bits} << 16 & 0x80000000u));
-}
-
-// Rounded to nearest, ties to even.
-PF_INLINE void narrow_to(float& to, float x) { to = x; }
-PF_INLINE void narrow_to(double& to, double x) { to = x; }
-PF_INLINE void narrow_to(StoredBFloat16& to, float x) {
-    const uint32_t pattern = float_to_bits(x);
-    to.bits = x != x ? 0x7FC0 : static_cast<uint16_t>((pattern + 0x7FFFu + (pattern >> 16 & 1u)) >> 16);
-}
-PF_INLINE void narrow_to(StoredFloat16& to, float x) {
-    const uint32_t pattern = float_to_bits(x), magnitude = pattern & 0x7FFFFFFFu;
-    // The sum with 1/2 has the spacing of denormal numbers, 2^-24.
-    const uint32_t denormal = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3F000000u;
-    const uint32_t normal = (magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
-    const uint32_t special = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
-    const uint32_t value = magnitude >= 0x47800000u ? special : magnitude < 0x38800000u ? denormal : normal;
-    to.bits = static_cast<uint16_t>(value | (pattern >> 16 & 0x8000u));
-}
-
 // Calls use(example of the stored type).
 template <class Real, class Use>
 PF_INLINE void as_stored(FloatType type, const Use& use) {
     if constexpr (sizeof(Real) == sizeof(float)) {
-        if (type == FloatType::bfloat16) return use(StoredBFloat16{});
-        if (type == FloatType::float16) return use(StoredFloat16{});
+        if (type == FloatType::bfloat16) return use(Bfloat16{});
+        if (type == FloatType::float16) return use(Half{});
     }
     use(Real{});
 }
@@ -130,9 +94,9 @@ static void read_plane(const ConvTensor& tensor, FloatType type, int64_t image, 
         for (int64_t y = 0; y < height; ++y) {
             const Stored* from = plane + y * tensor.strides[2];
             if (step == 1) {
-                for (int64_t x = 0; x < width; ++x) to[y * pitch + x] = widened(from[x]);
+                for (int64_t x = 0; x < width; ++x) to[y * pitch + x] = widen(from[x]);
             } else {
-                for (int64_t x = 0; x < width; ++x) to[y * pitch + x] = widened(from[x * step]);
+                for (int64_t x = 0; x < width; ++x) to[y * pitch + x] = widen(from[x * step]);
             }
         }
     });
@@ -150,9 +114,9 @@ static void write_plane(const ConvTensor& tensor, FloatType type, int64_t image,
         for (int64_t y = 0; y < height; ++y) {
             Stored* to = plane + y * tensor.strides[2];
             if (step == 1) {
-                for (int64_t x = 0; x < width; ++x) narrow_to(to[x], from[y * pitch + x]);
+                for (int64_t x = 0; x < width; ++x) assign(to[x], from[y * pitch + x]);
             } else {
-                for (int64_t x = 0; x < width; ++x) narrow_to(to[x * step], from[y * pitch + x]);
+                for (int64_t x = 0; x < width; ++x) assign(to[x * step], from[y * pitch + x]);
             }
         }
     });
@@ -209,7 +173,7 @@ static void concat_elu(const Real* x, int64_t count, const Dropout& dropout, con
     const V zero = V{};
     const Real scale = static_cast<Real>(dropout.scale);
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V v = load(x + i);
+        const V v = load_vector(x + i);
         const V small = expm1_not_positive(-absolute(v));
         V p = v > zero ? v : small;
         V n = v > zero ? small : -v;
@@ -229,9 +193,9 @@ static void concat_elu_gradient(const Real* x, int64_t count, const Dropout& dro
     const V zero = V{}, one = zero + Real{1};
     const Real scale = static_cast<Real>(dropout.scale);
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V v = load(x + i);
+        const V v = load_vector(x + i);
         const V e = exponential(-absolute(v));
-        V p = load(positive + i), n = load(negative + i);
+        V p = load_vector(positive + i), n = load_vector(negative + i);
         if (words != nullptr) {
             p = kept(words + i, dropout.threshold, v) ? p * scale : zero;
             n = kept(words + stride + i, dropout.threshold, v) ? n * scale : zero;
@@ -244,7 +208,7 @@ template <class Real>
 static void gated(Activation kind, const Real* first, const Real* second, int64_t count, Real* out) {
     using V = typename VectorOf<Real>::Type;
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const GateShares<V> gate = gate_shares(kind, load(first + i), load(second + i));
+        const GateShares<V> gate = gate_shares(kind, load_vector(first + i), load_vector(second + i));
         store(out + i, gate.value * gate.share);
     }
 }
@@ -255,8 +219,8 @@ static void gated_gradient(Activation kind, const Real* first, const Real* secon
                            Real* first_gradient, Real* second_gradient) {
     using V = typename VectorOf<Real>::Type;
     for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) {
-        const V g = load(gradient + i);
-        const GateShares<V> gate = gate_shares(kind, load(first + i), load(second + i));
+        const V g = load_vector(gradient + i);
+        const GateShares<V> gate = gate_shares(kind, load_vector(first + i), load_vector(second + i));
         const V slope = kind == Activation::tanh_gate ? Real{1} - gate.value * gate.value : V{} + Real{1};
         store(first_gradient + i, g * gate.share * slope);
         store(second_gradient + i, g * gate.value * gate.share * gate.rest);
@@ -265,7 +229,7 @@ static void gated_gradient(Activation kind, const Real* first, const Real* secon
 
 template <class Real>
 static void add(const Real* first, const Real* second, int64_t count, Real* sums) {
-    for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) store(sums + i, load(first + i) + load(second + i));
+    for (int64_t i = 0; i < count; i += VectorOf<Real>::lanes) store(sums + i, load_vector(first + i) + load_vector(second + i));
 }
 
 // ---- Products.
@@ -299,7 +263,7 @@ static void multiply(const Real* source, int64_t plane, const std::vector<int64_
                 const Real* s = source + channel * plane + q + offsets[static_cast<size_t>(tap)];
                 for (int64_t i = 0; i < count; ++i, s += plane, w += kConvRows) {
                     V a[kConvVectors];
-                    for (int v = 0; v < kConvVectors; ++v) a[v] = load(s + v * lanes);
+                    for (int v = 0; v < kConvVectors; ++v) a[v] = load_vector(s + v * lanes);
                     for (int r = 0; r < kConvRows; ++r) {
                         const V b = splat(w[r]);
                         for (int v = 0; v < kConvVectors; ++v) sums[r][v] = fma(a[v], b, sums[r][v]);
@@ -315,7 +279,7 @@ static void multiply(const Real* source, int64_t plane, const std::vector<int64_
             for (int r = 0; r < kConvRows; ++r) {
                 for (int v = 0; v < kConvVectors; ++v) {
                     Real* to = destination + r * plane + q + v * lanes;
-                    store(to, begun ? load(to) + sums[r][v] : sums[r][v]);
+                    store(to, begun ? load_vector(to) + sums[r][v] : sums[r][v]);
                 }
             }
             begun = true;
@@ -365,9 +329,9 @@ static void correlate(const Real* const* rows, const Real* const* columns, int64
     V products[kSumRows * kSumColumns] = {};
     for (int64_t q = 0; q < positions; q += VectorOf<Real>::lanes) {
         V a[kSumRows];
-        for (int r = 0; r < kSumRows; ++r) a[r] = load(rows[r] + q);
+        for (int r = 0; r < kSumRows; ++r) a[r] = load_vector(rows[r] + q);
         for (int c = 0; c < kSumColumns; ++c) {
-            const V b = load(columns[c] + q);
+            const V b = load_vector(columns[c] + q);
             for (int r = 0; r < kSumRows; ++r)
                 products[r * kSumColumns + c] = fma(a[r], b, products[r * kSumColumns + c]);
         }
@@ -399,7 +363,7 @@ static void conv_pack(const ConvTask& task, const ConvLayout& layout, bool trans
                 for (int64_t i = 0; i < inputs; ++i)
                     for (int64_t r = 0; r < kConvRows; ++r)
                         *to++ = first + r < outputs
-                                    ? widened(weight[(first + r) * output_step + i * input_step + tap])
+                                    ? widen(weight[(first + r) * output_step + i * input_step + tap])
                                     : Real{0};
     });
 }
@@ -461,7 +425,7 @@ PF_INLINE void copy_rows(const Real* from, int64_t from_pitch, int64_t height, i
         const Real* source = from + y * from_pitch;
         Real* row = to + y * to_pitch;
         int64_t x = 0;
-        for (; x + lanes <= count; x += lanes) store(row + x, load(source + x));
+        for (; x + lanes <= count; x += lanes) store(row + x, load_vector(source + x));
         for (; x < count; ++x) row[x] = source[x];
     }
 }
@@ -601,8 +565,8 @@ PF_INLINE void gather_sum(const Real* from, int64_t pitch, int64_t height, int64
         const int64_t start = y * width;
         int64_t x = 0;
         for (; x + lanes <= count; x += lanes) {
-            auto sum = load(source + x) + number;
-            if (added != nullptr) sum += load(added + start + x);
+            auto sum = load_vector(source + x) + number;
+            if (added != nullptr) sum += load_vector(added + start + x);
             store(linear + start + x, sum);
         }
         for (; x < count; ++x) {
@@ -630,7 +594,7 @@ static void conv_forward(const ConvTask& task, const ConvLayout& layout, const v
                 Real bias = 0;
                 if (task.bias != nullptr)
                     as_stored<Real>(task.type, [&](auto example) {
-                        bias = widened(static_cast<const decltype(example)*>(task.bias)[o + r]);
+                        bias = widen(static_cast<const decltype(example)*>(task.bias)[o + r]);
                     });
                 for (int64_t g = 0; g < images; ++g) {
                     const Real* sums = scratch.block + r * layout.plane + g * layout.image_pitch;
@@ -706,7 +670,7 @@ static void conv_backward(const ConvTask& task, const ConvLayout& layout, const 
                            layout.pitch);
             using V = typename VectorOf<Real>::Type;
             V sum = {};
-            for (int64_t q = 0; q < positions; q += VectorOf<Real>::lanes) sum += load(plane + layout.margin + q);
+            for (int64_t q = 0; q < positions; q += VectorOf<Real>::lanes) sum += load_vector(plane + layout.margin + q);
             bias_sums[o] += lane_sum(sum);
         }
         if (task.weight_gradient != nullptr) {
@@ -741,10 +705,10 @@ static void conv_finish(const ConvTask& task, const ConvLayout& layout, void* su
                 for (int64_t tap = 0; tap < taps; ++tap, block += kSumRows * kSumColumns)
                     for (int64_t r = 0; r < kSumRows && o + r < task.outputs; ++r)
                         for (int64_t c = 0; c < kSumColumns && f + c < features; ++c)
-                            narrow_to(weight[((o + r) * features + f + c) * taps + tap], block[r * kSumColumns + c]);
+                            assign(weight[((o + r) * features + f + c) * taps + tap], block[r * kSumColumns + c]);
         Stored* bias = static_cast<Stored*>(task.bias_gradient);
         for (int64_t o = 0; bias != nullptr && o < task.outputs; ++o)
-            narrow_to(bias[o], total[count - task.outputs + o]);
+            assign(bias[o], total[count - task.outputs + o]);
     });
 }
 

@@ -50,6 +50,8 @@ PF_INLINE F round_even(F a) { return rounded<_MM_FROUND_TO_NEAREST_INT>(a); }
 PF_INLINE F round_down(F a) { return rounded<_MM_FROUND_TO_NEG_INF>(a); }
 PF_INLINE F round_up(F a) { return rounded<_MM_FROUND_TO_POS_INF>(a); }
 PF_INLINE F round_to_zero(F a) { return rounded<_MM_FROUND_TO_ZERO>(a); }
+// x 2^n for whole n up to 127; 0 or a denormal number where that is too small for a normal one.
+PF_INLINE F scaled(F x, F n) { return (F)_mm512_scalef_ps((__m512)x, (__m512)n); }
 PF_INLINE void store_first(float* p, F v, int64_t count) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 }
@@ -130,6 +132,13 @@ PF_INLINE void store_lowest_bytes(uint8_t* p, U v) {
     for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(v[i]);
 }
 
+#endif
+
+#if !defined(PF_AVX512)
+PF_INLINE F scaled(F x, F n) {
+    const F power = (F)((__builtin_convertvector(n, I) + 127) << 23);
+    return n < -126.0f ? splat(0.0f) : x * power;
+}
 #endif
 
 PF_INLINE I lane_numbers() {

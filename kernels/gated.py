@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .exponentials import gate_factors
+from .activations import gate_factors
 
 BLOCK = 512
 WARPS = 4

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .exponentials import concat_elu, concat_elu_slopes, gate_factors
+from .activations import concat_elu, concat_elu_slopes, gate_factors
 from .masked_conv_tiles import conv_gradient_tile, conv_tile, splits, weight_gradient_tile
 
 NO_STRIDES = (0, 0, 0, 0)

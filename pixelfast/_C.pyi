@@ -103,7 +103,7 @@ def noise_words(seed: int, sample: int, number: int, draws: int, stream: int, is
 def max_threads() -> int:
     """Threads that OpenMP would give to a parallel region."""
 
-# Training operations. A tensor is its address and its four strides in elements; memory is the caller's and must fit.
+# Convolutions and gates. A tensor is its address and its four strides in elements; the memory is trusted.
 
 _Tensor = tuple[int, tuple[int, ...]] | None
 
@@ -177,3 +177,32 @@ def gate_gradient(
     x_gradient: _Tensor,
 ) -> None:
     """x_gradient <- the gradient in x, from that of `gate`'s result."""
+
+def mixture_loss(
+    *,
+    shape: tuple[int, ...],
+    mixtures: int,
+    levels: int,
+    params: tuple[int, str, tuple[int, ...]],
+    x: tuple[int, str, tuple[int, ...]],
+    nats: tuple[int, str, tuple[int, ...]],
+    threads: int,
+) -> None:
+    """Writes -log p of each pixel of images of a shape (N, C, H, W) under their mixtures.
+
+    Tensors are (address, dtype, strides in elements of image, plane, row and column); the memory is trusted. `params`:
+    10 or 3 planes per component; `nats`: one plane, float64 if `params` is and else float32.
+    """
+
+def mixture_loss_gradient(
+    *,
+    shape: tuple[int, ...],
+    mixtures: int,
+    levels: int,
+    params: tuple[int, str, tuple[int, ...]],
+    x: tuple[int, str, tuple[int, ...]],
+    nats_gradient: tuple[int, str, tuple[int, ...]],
+    gradient: tuple[int, str, tuple[int, ...]],
+    threads: int,
+) -> None:
+    """Writes the gradient with respect to `params`, of their dtype, given that with respect to `nats`."""

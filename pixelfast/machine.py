@@ -81,9 +81,14 @@ def measured_quickly() -> Machine:
 
 def product_rate(dtype: torch.dtype, seconds: float = SECONDS) -> float:
     """Multiply-adds x 2 per second of a square matrix product."""
+    return 2 * MATRIX**3 / fastest(product(dtype), seconds)
+
+
+def product(dtype: torch.dtype) -> Callable[[], object]:
+    """A square matrix product to be timed."""
     left, right = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
     out = torch.empty(MATRIX, MATRIX, dtype=dtype)
-    return 2 * MATRIX**3 / fastest(lambda: torch.mm(left, right, out=out), seconds)
+    return lambda: torch.mm(left, right, out=out)
 
 
 def integer_product_rate(seconds: float = SECONDS) -> float:

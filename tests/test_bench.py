@@ -61,21 +61,24 @@ class TestSampling:
         assert self.measurement(torch.bfloat16).limit_seconds == 0.5
         assert self.measurement(torch.float64).limit_seconds == 1.0
 
-    def test_a_repeat_lasts(self) -> None:
-        calls = iter([0.1, 0.15, 0.11, 9.0])
-        seconds, count = sampling.repeat(lambda: next(calls))
-        assert (count, seconds) == (3, pytest.approx(0.12))
-        assert sampling.repeat(lambda: 5.0) == (5.0, 1)
-
-    def test_calls_are_of_other_images_after_one_to_warm_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 0.0)
+    @pytest.mark.parametrize(("lasts", "calls"), [(10.0, 1), (0.3, 4)])
+    def test_calls_fill_a_repeat_and_repeats_make_the_same_images(
+        self, lasts: float, calls: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model = tiny(classes=3)
         sampler = pixelfast.compile(model)
-        seeds = []
-        sample = sampler.sample
-        monkeypatch.setattr(sampler, "sample", lambda n, *, seed, **rest: (seeds.append(seed), sample(n, **rest)))
-        times = sampling.time_batch(sampler, problem_of(model), 2, 4)
-        assert (len(times.seconds), times.calls, len(seeds), len(set(seeds))) == (4, 1, 5, 5)
+        now, seeds = [0.0], []
+
+        def sample(n: int, *, seed: int, **_: Any) -> None:
+            seeds.append(seed)
+            now[0] += lasts + 0.1 * (seed == 1)
+
+        monkeypatch.setattr(sampler, "sample", sample)
+        monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
+        times = sampling.time_batch(sampler, problem_of(model), 2, 3)
+        assert times.calls == calls
+        assert times.seconds == pytest.approx([lasts + 0.1 / calls] * 3)
+        assert seeds == [0, 0, *range(1, calls + 1), *range(1, calls + 1), *range(1, calls + 1)]
 
     def test_forecasts_are_a_column_where_there_are_any(self) -> None:
         accepted = sampling._accepted(SimpleNamespace(forecasts=8, forecasts_accepted=6))
@@ -129,6 +132,19 @@ class TestQuiet:
         slower = replace(RATES, flops=0.95e9, memory_bandwidth=0.1e9)
         assert quiet.doubts(RATES, slower, (0.0, quiet.cores()), [("batch 1", 0.05), ("batch 2", None)]) == []
 
+    def test_spread_of_the_machine_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Eight products of 1/8 s fill a repeat; those of the second repeat last twice as long."""
+        now, done = [0.0], []
+
+        def work() -> None:
+            done.append(now[0])
+            now[0] += 0.25 if 2 + 8 < len(done) <= 2 + 8 + 8 else 0.125
+
+        monkeypatch.setattr(quiet, "product", lambda dtype: work)
+        monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
+        assert quiet.own_spread(3) == 1.0
+        assert quiet.own_spread(1) is None
+
     @pytest.mark.parametrize(
         ("changes", "load", "spread", "text"),
         [
@@ -149,9 +165,11 @@ def test_doubts_are_printed_as_a_list(capsys: pytest.CaptureFixture) -> None:
     row = TestSampling().measurement()
     sampler = pixelfast.compile(tiny())
     sampler.sample(1)
-    found = bench.Figures(None, [sampler], [], RATES, [row], [], [], ["first", "second"])
+    found = bench.Figures(None, [sampler], [], RATES, [row], [], [], 0.125, ["first", "second"])
     bench.print_figures(found)
-    assert "unreliable: the machine was not quiet\n  - first\n  - second\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "unreliable: the machine was not quiet\n  - first\n  - second\n" in out
+    assert "float32 product differ by 12%\n" in out
 
 
 class TestEngines:
@@ -343,7 +361,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(machine, "MATRIX", 64)
         monkeypatch.setattr(machine, "fastest", lambda work, seconds=0.0: 1e-3)
-        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 0.0)
+        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 1e-9)
         monkeypatch.setattr(naive, "SECONDS", 0.0)
         pixelfast.save(tiny((1, 4, 4), levels=4, classes=3), "tiny.safetensors")
 

@@ -13,7 +13,7 @@ import torch
 from pixelfast import rng
 from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, PixelState
-from pixelfast.likelihoods.gumbel import choose, gumbel, logistic
+from pixelfast.ops.gumbel import choose, gumbel, logistic
 
 LIKELIHOODS = [
     DiscretizedLogisticMixture(),

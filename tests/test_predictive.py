@@ -147,6 +147,15 @@ def test_models(name: str) -> None:
         assert totals["forecasts"] > 0 and totals["evaluations"] < totals["plain_evaluations"]
 
 
+@pytest.mark.slow
+def test_a_thousand_images() -> None:
+    """As sampling by default goes, which learns from the images before."""
+    models = [pixelfast.load(weights(DEFAULT)), *(create() for create in MODELS.values())]
+    each = -(-1000 // len(models))
+    for model in models:
+        assert_same_bits(compiled(model), each, lookaheads=(None,))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXELFAST_ISA", isa)

@@ -79,13 +79,14 @@ def resources(cubin: bytes, tools: Path) -> Resources:
 
 SCRIPT = """
 import importlib, sys, torch
+exec(sys.argv[3])
 calls = torch.load(sys.argv[1], weights_only=True)
 results = [getattr(importlib.import_module(module), name)(*arguments) for module, name, arguments in calls]
 torch.save(results, sys.argv[2])
 """
 
 
-def interpret(calls: Sequence[tuple[str, str, tuple[Any, ...]]], folder: Path) -> list[Any]:
+def interpret(calls: Sequence[tuple[str, str, tuple[Any, ...]]], folder: Path, before: str = "") -> list[Any]:
     """Call functions that launch Triton kernels, on CPU tensors, in a process of Triton's interpreter.
 
     The interpreter has to be on before a kernel is defined, and stays on: hence a process of its own.
@@ -93,6 +94,8 @@ def interpret(calls: Sequence[tuple[str, str, tuple[Any, ...]]], folder: Path) -
     Args:
         calls: (module, function, arguments) of each; arguments are tensors and numbers, strides are kept.
         folder: for the files through which arguments and results go.
+        before: Python statements to run first, say to take larger blocks: the interpreter's time is that of the number
+            of programs, not of their size.
 
     Returns:
         What the functions returned. Skips the test where Triton is missing.
@@ -102,7 +105,7 @@ def interpret(calls: Sequence[tuple[str, str, tuple[Any, ...]]], folder: Path) -
     torch.save([tuple(call) for call in calls], given)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(given), str(returned)],
+        [sys.executable, "-c", SCRIPT, str(given), str(returned), before],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from pixelfast.machine import Machine
+import torch
+
+from pixelfast.bench import sampling
+from pixelfast.machine import Machine, product
 
 CHANGE = 0.10
 SPREAD = 0.05
@@ -21,6 +24,12 @@ def load() -> float:
 def cores() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def own_spread(repeats: int) -> float | None:
+    """The spread of repeats, as long as a sampler's, of a product of torch's: what the machine alone accounts for."""
+    work = product(torch.float32)
+    return sampling.spread(sampling.time_repeats(lambda _: work(), repeats)[0])
 
 
 def doubts(

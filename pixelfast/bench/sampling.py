@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,13 @@ from pixelfast.machine import Machine
 from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 
-REPEAT_SECONDS = 0.3
-"""A repeat lasts at least this long: shorter ones would measure the operating system."""
+REPEAT_SECONDS = 1.0
+"""A repeat lasts about this long at least: shorter ones would measure the operating system."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """seconds: of one call, one figure per repeat. calls: of a repeat that is the mean of several, at least."""
+    """seconds: of one call, one figure per repeat, which is the mean of `calls`."""
 
     seconds: list[float]
     calls: int
@@ -65,29 +66,33 @@ class Measurement:
 
 
 def time_batch(sampler: Sampler, problem: Problem, batch: int, repeats: int, *, progress: bool = False) -> Times:
-    """Sample `batch` images once to warm up, then in `repeats` repeats of REPEAT_SECONDS, each call other images."""
+    """Sample `batch` images once to warm up, then in `repeats` repeats of REPEAT_SECONDS.
+
+    Calls of one repeat make different images, and every repeat the same ones: how many are guessed ahead, and so the
+    time, depends on the image, and is no part of the spread.
+    """
     condition = problem.batch_condition(None, batch)
-    seed = 0
+    seconds, calls = time_repeats(
+        lambda seed: sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress), repeats
+    )
+    return Times(seconds, calls, _accepted(sampler.stats))
 
-    def call() -> float:
-        nonlocal seed
-        seed += 1
+
+def time_repeats(work: Callable[[int], object], repeats: int) -> tuple[list[float], int]:
+    """Mean seconds of a call in each repeat, and the calls of a repeat: as many as fill REPEAT_SECONDS.
+
+    `work` is given the number of the call within its repeat, from 1; two calls numbered 0 come before all repeats.
+    """
+
+    def seconds(numbers: Sequence[int]) -> float:
         start = time.perf_counter()
-        sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress)
-        return time.perf_counter() - start
+        for number in numbers:
+            work(number)
+        return (time.perf_counter() - start) / len(numbers)
 
-    call()
-    timed = [repeat(call) for _ in range(repeats)]
-    return Times([seconds for seconds, _ in timed], min(calls for _, calls in timed), _accepted(sampler.stats))
-
-
-def repeat(call: Callable[[], float]) -> tuple[float, int]:
-    """Mean seconds of as many calls as it takes to fill REPEAT_SECONDS, and how many they were."""
-    total, calls = 0.0, 0
-    while not calls or total < REPEAT_SECONDS:
-        total += call()
-        calls += 1
-    return total / calls, calls
+    seconds([0])
+    calls = math.ceil(REPEAT_SECONDS / seconds([0]))
+    return [seconds(range(1, calls + 1)) for _ in range(repeats)], calls
 
 
 def spread(seconds: Sequence[float]) -> float | None:
@@ -149,7 +154,7 @@ def measurement_table(rows: Sequence[Measurement]) -> str:
 def footnotes(rows: Sequence[Measurement]) -> str:
     """How the figures of the table came about."""
     several = max(row.calls_per_repeat for row in rows)
-    calls = f"; short calls: the mean of as many as fill {REPEAT_SECONDS} s" if several > 1 else ""
+    calls = f"; short calls: the mean of as many as fill {REPEAT_SECONDS:g} s" if several > 1 else ""
     forwards = {row.batch: row.naive_forwards_timed for row in rows}
     timed = ", ".join(f"{count} timed at batch {batch}" for batch, count in forwards.items())
     return (

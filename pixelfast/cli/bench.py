@@ -124,6 +124,7 @@ class Figures:
     rows: list[sampling.Measurement]
     by_size: list[sizes.SizeMeasurement]
     profiles: list[profile.Profile]
+    own_spread: float | None
     doubts: list[str]
 
 
@@ -172,7 +173,7 @@ def measure(args: argparse.Namespace, model: Any) -> Figures:
         for sampler in samplers
         for size in args.sizes
     ]
-    after, loads = machines.measure(), (load, quiet.load())
+    after, loads, own_spread = machines.measure(), (load, quiet.load()), quiet.own_spread(args.repeats)
     machine = before.best(after)
     rows = [sampling.measurement(*timed, weights_read, machine) for timed in times]
     profiles = [
@@ -183,7 +184,7 @@ def measure(args: argparse.Namespace, model: Any) -> Figures:
     ]
     spreads = [(row.name, row.spread) for row in rows] + [(size.name, size.spread) for size in by_size]
     doubts = quiet.doubts(before, after, loads, spreads)
-    return Figures(subject, samplers, refusals, machine, rows, by_size, profiles, doubts)
+    return Figures(subject, samplers, refusals, machine, rows, by_size, profiles, own_spread, doubts)
 
 
 def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engines.Refusal]) -> None:
@@ -209,6 +210,8 @@ def print_figures(found: Figures) -> None:
     if found.by_size:
         print(f"\n{sizes.size_table(found.by_size)}")
     print(f"\n{sampling.footnotes(found.rows)}")
+    if found.own_spread is not None:
+        print(f"the machine itself: as many repeats of torch's own float32 product differ by {found.own_spread:.0%}")
     if found.doubts:
         print("\n  - ".join(["unreliable: the machine was not quiet", *found.doubts]))
     for item in found.profiles:
@@ -221,7 +224,7 @@ def as_json(found: Figures) -> dict[str, Any]:
     subject = found.subject
     return {
         **versions.versions(),
-        "machine": {**asdict(found.machine), "doubts": found.doubts},
+        "machine": {**asdict(found.machine), "own_spread": found.own_spread, "doubts": found.doubts},
         "setting": {
             "model": subject.name,
             "config": subject.model.config,

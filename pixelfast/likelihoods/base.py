@@ -163,15 +163,21 @@ class Likelihood(ABC):
         if flat.shape[0] != n:
             raise ShapeError(f"params are of {flat.shape[0]} images but uniforms of {n}; they must agree")
 
+        levels = self.draw_all(flat, uniforms, temperature, mode)
+        if bool((levels < 0).any()):
+            raise PixelfastError("params contain NaN: check the model's weights and its condition")
+        return levels
+
+    def draw_all(self, flat: torch.Tensor, uniforms: torch.Tensor, temperature: float, mode: str) -> torch.Tensor:
+        """`sample` for checked arguments and the canonical layout: int64 (N, C, H, W), -1 where `draw` gives NaN."""
+        n, channels, height, width, draws = uniforms.shape
         rows = flat.permute(0, 2, 3, 1).reshape(n * height * width, -1)
         noise = uniforms.permute(1, 0, 2, 3, 4).reshape(channels, n * height * width, draws)
         pixel = PixelState.start(len(rows), channels, rows.device)
         for channel, needed in enumerate(self.needs(channels)):
             own = rows if len(needed) == rows.shape[1] else rows[:, needed]
             pixel.values[:, channel] = self.draw(channel, own, pixel, noise[channel], temperature, mode)
-        if bool(pixel.values.isnan().any()):
-            raise PixelfastError("params contain NaN: check the model's weights and its condition")
-        levels = pixel.values.round().to(torch.int64)
+        levels = pixel.values.round().nan_to_num(nan=-1.0).to(torch.int64)
         return levels.reshape(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
 

@@ -16,7 +16,7 @@ from pixelfast.likelihoods.base import (
     check_images,
     check_params,
 )
-from pixelfast.likelihoods.gumbel import logistic
+from pixelfast.ops.gumbel import logistic
 
 
 @dataclass(frozen=True)

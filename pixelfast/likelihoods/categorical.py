@@ -19,7 +19,7 @@ from pixelfast.likelihoods.base import (
     check_levels,
     check_params,
 )
-from pixelfast.likelihoods.gumbel import choose
+from pixelfast.ops.gumbel import choose
 
 
 @dataclass(frozen=True)

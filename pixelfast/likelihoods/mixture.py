@@ -12,10 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.likelihoods.base import (
@@ -27,26 +25,22 @@ from pixelfast.likelihoods.base import (
     check_levels,
     check_params,
 )
-from pixelfast.likelihoods.gumbel import choose, logistic
-
-LOG_SCALE_FLOOR = -7.0
-"""Log-scales below this are raised to it, as in the published code."""
+from pixelfast.ops import mixture_nll, mixture_sample
+from pixelfast.ops.gumbel import choose
+from pixelfast.ops.mixture_loss_reference import (
+    LOG_SCALE_FLOOR,
+    Parts,
+    component_means,
+    joint_scores,
+    log_bins,
+    planes_per_component,
+    signed,
+    split,
+)
+from pixelfast.ops.mixture_sample_reference import draw_level
 
 REFERENCE_MARGIN = 1e-5
 """Mode "reference" keeps uniforms this far from 0 and 1, as the published sampler does."""
-
-
-class Parts(NamedTuple):
-    """Views of flat mixture parameters; component k is on axis 1, any further axes are positions.
-
-    For three channels, tanh(coefficients[0]) is how much red moves the mean of green, tanh(coefficients[1])
-    how much red and tanh(coefficients[2]) how much green moves the mean of blue.
-    """
-
-    logits: torch.Tensor
-    means: list[torch.Tensor]
-    log_scales: list[torch.Tensor]
-    coefficients: list[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class DiscretizedLogisticMixture(Likelihood):
     def parameters(self, channels: int) -> int:
         if channels not in (1, 3):
             raise ShapeError(f"{self} is for images of 1 or 3 channels, not {channels}")
-        return (10 if channels == 3 else 3) * self.mixtures
+        return planes_per_component(channels) * self.mixtures
 
     def flatten(self, params: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         accepted = (self.parameters(shape[0]), *shape[1:])
@@ -89,8 +83,10 @@ class DiscretizedLogisticMixture(Likelihood):
         return torch.cat([joint[:, :1], joint[:, 1:] - joint[:, :-1]], dim=1)
 
     def loss(self, params: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        joint = self._scores(params, x)[-1]
-        return -torch.logsumexp(joint, dim=1).sum() / x.shape[0]
+        check_images(x, self.levels)
+        flat = self.flatten(params, x.shape[1:])
+        check_batch(flat, x)
+        return mixture_nll(flat, x, levels=self.levels).sum() / x.shape[0]
 
     def pmf(self, params: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
         channels = 3 if params.ndim == 4 and params.shape[1] == self.parameters(3) else 1
@@ -102,17 +98,17 @@ class DiscretizedLogisticMixture(Likelihood):
         check_images(x, self.levels)
         flat = at_least_float32(self.flatten(params, shape))
         check_batch(flat, x)
-        parts = self._split(flat, channels)
-        values = self._to_signed(x.to(flat.dtype)).unsqueeze(2)
+        parts = split(flat, channels)
+        values = signed(x.to(flat.dtype), self.levels).unsqueeze(2)
         every_level = torch.arange(self.levels, device=params.device).view(1, 1, -1, 1, 1)
         scores = torch.log_softmax(parts.logits, dim=1)
         result = []
         for channel in range(channels):
-            mean = self._mean(parts, channel, values.unbind(1))
-            log_scale = parts.log_scales[channel]
-            bins = self._log_bins(mean.unsqueeze(2), log_scale.unsqueeze(2), every_level)
+            mean = component_means(parts, channel, values.unbind(1))
+            log_scale = parts.log_scales[channel].clamp(min=LOG_SCALE_FLOOR)
+            bins = log_bins(mean.unsqueeze(2), log_scale.unsqueeze(2), every_level, self.levels)
             result.append(torch.softmax(scores, dim=1).unsqueeze(2).mul(bins.exp()).sum(1))
-            scores = scores + self._log_bins(mean, log_scale, x[:, channel].unsqueeze(1))
+            scores = scores + log_bins(mean, log_scale, x[:, channel].unsqueeze(1), self.levels)
         return torch.stack(result, dim=2)
 
     def draw(
@@ -135,8 +131,8 @@ class DiscretizedLogisticMixture(Likelihood):
         m = self.mixtures
         if mode == "reference":
             uniforms = uniforms.clamp(REFERENCE_MARGIN, 1 - REFERENCE_MARGIN)
-        parts = self._split(params.double(), pixel.values.shape[1])
-        values = self._to_signed(pixel.values).unsqueeze(2).unbind(1)
+        parts = split(params.double(), pixel.values.shape[1])
+        values = signed(pixel.values, self.levels).unsqueeze(2).unbind(1)
         if channel == 0:
             pixel.component = choose(parts.logits, uniforms[:, :m], temperature)
         elif mode == "exact":
@@ -145,13 +141,13 @@ class DiscretizedLogisticMixture(Likelihood):
                 posterior = self._posterior(channel, parts, pixel.values, temperature)
                 again = choose(posterior, uniforms[:, :m], temperature)
                 pixel.component = torch.where(given, again, pixel.component)
-        chosen = pixel.component.clamp(min=0).unsqueeze(1)
-        mean = self._mean(parts, channel, values).gather(1, chosen).squeeze(1)
-        scale = parts.log_scales[channel].gather(1, chosen).squeeze(1).clamp(min=LOG_SCALE_FLOOR).exp()
-        value = mean + temperature * scale * logistic(uniforms[:, m])
-        level = (value + 1) * (0.5 * (self.levels - 1))
-        level = (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
-        return level.masked_fill(pixel.component < 0, math.nan)
+        level = draw_level(parts, channel, values, pixel.component, uniforms[:, m], self.levels, temperature)
+        return (level if mode == "reference" else level.round()).clamp(0, self.levels - 1)
+
+    def draw_all(self, flat: torch.Tensor, uniforms: torch.Tensor, temperature: float, mode: str) -> torch.Tensor:
+        if mode == "exact":
+            return mixture_sample(flat, uniforms, levels=self.levels, temperature=temperature)
+        return super().draw_all(flat, uniforms, temperature, mode)
 
     def _posterior(self, channel: int, parts: Parts, levels: torch.Tensor, temperature: float) -> torch.Tensor:
         """Unnormalised log-posterior of the component given the channels before, times the temperature.
@@ -159,14 +155,14 @@ class DiscretizedLogisticMixture(Likelihood):
         Of the distribution that the temperature defines; at temperature 0, of the model's own. (N, M),
         float64.
         """
-        values = self._to_signed(levels).unsqueeze(2).unbind(1)
+        values = signed(levels, self.levels).unsqueeze(2).unbind(1)
         evidence = torch.zeros_like(parts.logits)
         for earlier in range(channel):
-            mean = self._mean(parts, earlier, values)
+            mean = component_means(parts, earlier, values)
             log_scale = parts.log_scales[earlier].clamp(min=LOG_SCALE_FLOOR)
             if temperature > 0:
                 log_scale = log_scale + math.log(temperature)
-            evidence = evidence + self._log_bins_of_scale(mean, log_scale, levels[:, earlier].unsqueeze(1))
+            evidence = evidence + log_bins(mean, log_scale, levels[:, earlier].unsqueeze(1), self.levels)
         return parts.logits + (temperature if temperature > 0 else 1.0) * evidence
 
     def _scores(self, params: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor]:
@@ -174,67 +170,4 @@ class DiscretizedLogisticMixture(Likelihood):
         check_images(x, self.levels)
         flat = at_least_float32(self.flatten(params, x.shape[1:]))
         check_batch(flat, x)
-        channels = x.shape[1]
-        parts = self._split(flat, channels)
-        values = self._to_signed(x.to(flat.dtype)).unsqueeze(2).unbind(1)
-        scores = torch.log_softmax(parts.logits, dim=1)
-        result = []
-        for channel in range(channels):
-            mean = self._mean(parts, channel, values)
-            scores = scores + self._log_bins(mean, parts.log_scales[channel], x[:, channel].unsqueeze(1))
-            result.append(scores)
-        return result
-
-    def _split(self, flat: torch.Tensor, channels: int) -> Parts:
-        """Views of (N, P, ...) parameters."""
-        kinds = 3 if channels == 3 else 2
-        logits = flat[:, : self.mixtures]
-        blocks = flat[:, self.mixtures :].unflatten(1, (channels, kinds, self.mixtures))
-        means, log_scales, *coefficients = (blocks[:, :, kind].unbind(1) for kind in range(kinds))
-        return Parts(logits, list(means), list(log_scales), [c for block in coefficients for c in block])
-
-    def _mean(self, parts: Parts, channel: int, values: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Means of the components given `values`, channels of x in [-1, 1] with a component axis."""
-        mean = parts.means[channel]
-        if channel == 1:
-            return mean + torch.tanh(parts.coefficients[0]) * values[0]
-        if channel == 2:
-            red, green = (torch.tanh(c) for c in parts.coefficients[1:])
-            return mean + red * values[0] + green * values[1]
-        return mean
-
-    def _log_bins(self, mean: torch.Tensor, log_scale: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """`_log_bins_of_scale` with the floor applied to `log_scale`."""
-        return self._log_bins_of_scale(mean, log_scale.clamp(min=LOG_SCALE_FLOOR), level)
-
-    def _log_bins_of_scale(self, mean: torch.Tensor, log_scale: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Log-probability of the bin of `level` under each logistic; the arguments broadcast.
-
-        With upper and lower the bin's edges in units of the scale,
-        log(sigmoid(upper) - sigmoid(lower))
-            = log(1 - exp(lower - upper)) + log sigmoid(upper) + log sigmoid(-lower),
-        which loses nothing in the tails, where the difference of two sigmoids is all rounding error.
-        """
-        # In half bins: next to the mean the differences are exact, so that neighbouring bins share their
-        # edge to the last bit and the bins of a narrow logistic sum to 1 in float32 too.
-        last = self.levels - 1
-        centred = 2 * level.to(mean.dtype) - last - mean * last
-        half_bin = torch.exp(-log_scale) / last
-        above = F.logsigmoid((centred + 1) * half_bin)
-        below = F.logsigmoid((1 - centred) * half_bin)
-        lowest, highest = level == 0, level == last
-        zero = above.new_zeros(())
-        inner = torch.where(lowest | highest, zero, self._log_width(log_scale))
-        return inner + torch.where(highest, zero, above) + torch.where(lowest, zero, below)
-
-    def _log_width(self, log_scale: torch.Tensor) -> torch.Tensor:
-        """log(1 - exp(-w)) for the width w of a bin in units of the scale."""
-        log_w = math.log(2 / (self.levels - 1)) - log_scale
-        # Below exp(-40) the result is log w to the last bit, and 1 - exp(-w) would underflow for huge scales.
-        tiny = log_w < -40
-        w = torch.exp(torch.where(tiny, log_w.new_zeros(()), log_w))
-        return torch.where(tiny, log_w, torch.log(-torch.expm1(-w)))
-
-    def _to_signed(self, level: torch.Tensor) -> torch.Tensor:
-        """Levels as values in [-1, 1]."""
-        return (2 * level - (self.levels - 1)) / (self.levels - 1)
+        return joint_scores(flat, x, self.levels)
