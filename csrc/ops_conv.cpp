@@ -44,8 +44,11 @@ void check(const ConvTask& task) {
         throw std::invalid_argument("a convolution has sizes that make no sense");
 }
 
+enum class Use { work, weights, sums };
+
 // Memory for the calling thread, kept from call to call: fresh pages cost more than the work on small images.
-char* working_memory(int64_t bytes) {
+template <Use use>
+char* kept_memory(int64_t bytes) {
     thread_local Storage<char> memory;
     thread_local int64_t size = 0;
     if (size < bytes) {
@@ -107,13 +110,13 @@ void conv(const KernelTable& isa, const ConvTask& task) {
     const ConvKernels& kernels = kernels_for(isa, task.type);
     const ConvLayout layout = conv_layout(task, kernels.tiles);
     const int64_t taps = static_cast<int64_t>(layout.offsets.size());
-    const Storage<char> packed =
-        allocate<char>(kernels.number_bytes * kernels.packed_size(task.outputs, layout.features, taps));
-    kernels.pack(task, layout, false, packed.get());
+    char* packed =
+        kept_memory<Use::weights>(kernels.number_bytes * kernels.packed_size(task.outputs, layout.features, taps));
+    kernels.pack(task, layout, false, packed);
     const int64_t workers = std::min(task.threads, layout.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, false), 64);
     for_each(layout.chunks, workers, [&](int64_t chunk) {
-        kernels.forward(task, layout, packed.get(), chunk, working_memory(bytes));
+        kernels.forward(task, layout, packed, chunk, kept_memory<Use::work>(bytes));
     });
 }
 
@@ -122,19 +125,20 @@ void conv_gradient(const KernelTable& isa, const ConvTask& task) {
     const ConvKernels& kernels = kernels_for(isa, task.type);
     const ConvLayout layout = conv_layout(task, kernels.tiles);
     const int64_t taps = static_cast<int64_t>(layout.offsets.size());
-    Storage<char> packed;
+    char* packed = nullptr;
     if (task.x_gradient.data != nullptr) {
-        packed = allocate<char>(kernels.number_bytes * kernels.packed_size(layout.features, task.outputs, taps));
-        kernels.pack(task, layout, true, packed.get());
+        packed = kept_memory<Use::weights>(kernels.number_bytes *
+                                           kernels.packed_size(layout.features, task.outputs, taps));
+        kernels.pack(task, layout, true, packed);
     }
     const int64_t workers = std::min(task.threads, layout.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, true), 64);
     const int64_t sum_bytes = kernels.number_bytes * kernels.sums(task.outputs, layout.features, taps);
-    const Storage<char> sums = allocate<char>(std::max<int64_t>(1, layout.chunks) * sum_bytes);
+    char* sums = kept_memory<Use::sums>(std::max<int64_t>(1, layout.chunks) * sum_bytes);
     for_each(layout.chunks, workers, [&](int64_t chunk) {
-        kernels.backward(task, layout, packed.get(), chunk, working_memory(bytes), sums.get() + chunk * sum_bytes);
+        kernels.backward(task, layout, packed, chunk, kept_memory<Use::work>(bytes), sums + chunk * sum_bytes);
     });
-    kernels.finish(task, layout, sums.get());
+    kernels.finish(task, layout, sums);
 }
 
 int64_t conv_scratch_bytes(const KernelTable& isa, const ConvTask& task) {
@@ -155,7 +159,7 @@ void share_gates(const ConvKernels& kernels, const GateTask& task, GateFunction 
     const int64_t bytes = round_up(kernels.number_bytes * kGatePlanes * pixels, 64);
     const int64_t workers = std::max<int64_t>(1, std::min(task.threads, planes));
     for_each(workers, workers, [&](int64_t part) {
-        work(task, planes * part / workers, planes * (part + 1) / workers, working_memory(bytes));
+        work(task, planes * part / workers, planes * (part + 1) / workers, kept_memory<Use::work>(bytes));
     });
 }
 

@@ -81,7 +81,8 @@ INTERPRETED = [
 
 
 def test_interpreted_float32_errors_are_near_those_of_torch(tmp_path):
-    cases = [case for case in INTERPRETED if case.name != "masked_conv:no image"]
+    left_out = ("masked_conv:no image", "masked_conv:many small images")  # nothing to run; many programs of one kind
+    cases = [case for case in INTERPRETED if case.name not in left_out]
     found = interpret([call for case in cases for call in calls(case, tensors(case, torch.float32))], tmp_path)
     for case, forward, backward in zip(cases, found[::2], found[1::2], strict=True):
         assert_near(case, forward, backward)
