@@ -16,6 +16,7 @@ from pixelfast.errors import (
 from pixelfast.likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture
 from pixelfast.naive import naive_sample
 from pixelfast.sampler import Sampler, compile
+from pixelfast.stages import StagedSampler
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ __all__ = [
     "PixelfastError",
     "Sampler",
     "ShapeError",
+    "StagedSampler",
     "UnsupportedModelError",
     "__version__",
     "check_causality",

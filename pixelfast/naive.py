@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from tqdm import tqdm
 
+from .bars import row_bar
 from .likelihoods import Likelihood
 from .likelihoods.base import PixelState, check_drawn
 from .problem import Problem, make_problem
 from .replay import Replay, float_kind
 from .requests import Request, check_request
-from .rng import uniforms
+from .rng import CODES, PIXELS, uniforms
+from .stages import Decoder, check_stages, in_stages
 
 Forward = Callable[[torch.Tensor, Any], torch.Tensor]
 
@@ -40,22 +41,47 @@ def naive_sample(
     progress: bool | None = None,
     on_row: Callable[[int, torch.Tensor], None] | None = None,
     dtype: torch.dtype | None = None,
+    stream: int = PIXELS,
 ) -> torch.Tensor:
     """Draws images by one full forward per pixel (per channel where a number may condition on its pixel's channels).
 
     The same noise and arguments as `Sampler.sample`, whose model arguments are those of `compile`. dtype: compute in
     torch.float32 or torch.float64 instead of the model's own type. A model that cannot be copied and
-    cast is recorded, and the recording run in that type.
+    cast is recorded, and the recording run in that type. stream: of noise, as in `compile`.
+
+    A model in stages (`VQVAEWithPrior`) has its codes drawn like that, in their own stream, and then decoded.
     """
+    if in_stages(model):
+        check_stages(
+            model,
+            shape=shape,
+            likelihood=likelihood,
+            input=input,
+            outputs=outputs,
+            known=known,
+            mask=mask,
+            on_row=on_row,
+        )
+        codes = naive_sample(
+            model.prior,
+            n,
+            condition=condition,
+            seed=seed,
+            sample_ids=sample_ids,
+            temperature=temperature,
+            mode=mode,
+            batch_size=batch_size,
+            progress=progress,
+            dtype=dtype,
+            stream=CODES,
+        )
+        return Decoder(model)(codes)
     example = condition if getattr(model, "condition_example", None) is None else None
     problem = make_problem(model, shape, likelihood, input, outputs, example)
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
     images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
     size = batch_size or max(n, 1)
-    bar = tqdm(
-        total=n * problem.shape[1], unit="row", delay=1, disable=None if progress is None else not progress, leave=False
-    )
-    with bar:
+    with row_bar(progress, n * problem.shape[1]) as bar:
         for first in range(0, n, size):
             last = min(first + size, n)
 
@@ -65,7 +91,7 @@ def naive_sample(
                 if on_row is not None:
                     on_row(y, images)
 
-            _sample_batch(problem, request, first, last, dtype, done)
+            _sample_batch(problem, request, first, last, dtype, stream, done)
     return images
 
 
@@ -80,6 +106,7 @@ def _sample_batch(
     first: int,
     last: int,
     dtype: torch.dtype | None,
+    stream: int,
     done: Callable[[int, torch.Tensor], None],
 ) -> None:
     channels, _, width = problem.shape
@@ -99,7 +126,7 @@ def _sample_batch(
             pixel = PixelState.start(samples, channels)
         if channel == 0 or not once:
             params = forward(levels, condition)[:, :, y, x].cpu()
-        noise = uniforms(request.seed, request.sample_ids[first:last], [number], draws)[:, 0]
+        noise = uniforms(request.seed, request.sample_ids[first:last], [number], draws, stream)[:, 0]
         drawn = problem.likelihood.draw(
             channel, params[:, needs[channel]], pixel, noise, request.temperature, request.mode
         )

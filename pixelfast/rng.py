@@ -28,6 +28,9 @@ RNG_VERSION = 1
 PIXELS = 0
 """The stream that pixels are drawn from."""
 
+CODES = 1
+"""The stream that a prior's codes are drawn from, so that no stage of a model in stages sees another's noise."""
+
 Integers = Sequence[int] | range | npt.NDArray[Any] | torch.Tensor
 
 _ROUNDS = 10

@@ -6,20 +6,21 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_flatten
-from tqdm import tqdm
 
 from .backends.base import Job, Result
 from .backends.registry import choose
+from .bars import row_bar
 from .causality import Analysis, analyse, parameter_scales
 from .describe import describe_program
 from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
+from .ir import Graph
 from .likelihoods import Likelihood
-from .limit import fewest_weight_bytes, limit_seconds
+from .limit import fewest_weight_bytes, limit_seconds, weight_size
 from .lower import lower
 from .machine import measured_quickly
 from .precision import LOW_PRECISION
@@ -27,8 +28,10 @@ from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
 from .requests import Request, as_tensor, check_request
+from .rng import CODES, PIXELS
 from .schedule import schedule
 from .split import split_early
+from .stages import Staged, StagedSampler, check_stages, in_stages
 
 BATCH_BYTES = 2 << 30
 """Activations of one batch take at most this much memory unless the caller chooses batch_size."""
@@ -40,6 +43,24 @@ LOW_PRECISION_ERROR = 0.05
 """In low precision the self-check allows this error, root mean square, in units of the largest parameter: roundings of
 a deep network add up to a tenth of that, a mistake to several times as much."""
 DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
+
+
+@dataclass(eq=False)
+class LeastTime:
+    """Of a batch on this machine. It keeps the graph, not the sampler: statistics may outlive that."""
+
+    graph: Graph
+    ready: Sequence[np.ndarray]
+    flops: float
+    dtype: torch.dtype
+    weight_bytes: int | None = None
+    """Found at the first question."""
+
+    def seconds(self, batch: int) -> float:
+        """See `limit`."""
+        if self.weight_bytes is None:
+            self.weight_bytes = fewest_weight_bytes(self.graph, self.ready, weight_size(self.dtype))
+        return limit_seconds(self.flops, self.weight_bytes, batch, measured_quickly(), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,7 @@ class Stats:
     forecasts_accepted: int
     evaluations: int
     plain_evaluations: int
-    _limit: Callable[[int], float] = field(repr=False)
+    _least: LeastTime = field(repr=False)
 
     @property
     def share_of_limit(self) -> float:
@@ -76,9 +97,26 @@ class Stats:
         The machine's rates are measured at the first question, for half a second.
         """
         batches = self.images / max(1, self.batch)
-        return self._limit(self.batch) * batches / self.seconds
+        return self._least.seconds(self.batch) * batches / self.seconds
 
 
+@overload
+def compile(
+    model: Staged, *, backend: str = ..., dtype: torch.dtype | str = ..., device: torch.device | str | None = ...
+) -> StagedSampler: ...
+@overload
+def compile(
+    model: Any,
+    shape: tuple[int, int, int] | None = ...,
+    likelihood: Likelihood | None = ...,
+    input: Any = ...,
+    outputs: Callable[[Any], Any] | None = ...,
+    condition: Any = ...,
+    backend: str = ...,
+    dtype: torch.dtype | str = ...,
+    device: torch.device | str | None = ...,
+    stream: int = ...,
+) -> Sampler: ...
 def compile(
     model: Any,
     shape: tuple[int, int, int] | None = None,
@@ -89,8 +127,9 @@ def compile(
     backend: str = "auto",
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str | None = None,
-) -> Sampler:
-    """Compiles any causal model into a sampler.
+    stream: int = PIXELS,
+) -> Any:
+    """Compiles any causal model into a sampler; a model in stages (`VQVAEWithPrior`) into a `StagedSampler`.
 
     Args:
         model: a torch.nn.Module, or a function of tensors. Its weights are copied; it is left unchanged.
@@ -107,6 +146,7 @@ def compile(
             most contractions take bfloat16 numbers, or 8-bit codes, and sum in float32 (see `precision`). That changes
             the distribution a little, int8 more than bfloat16; `pixelfast eval --dtype` measures it.
         device: where images are returned; default the CPU.
+        stream: of noise, 0 to 2**16 - 1; whoever samples several networks for one image gives each its own.
 
     Raises:
         CausalityError: an output depends on a number sampled later; names operation, output and input position.
@@ -117,8 +157,11 @@ def compile(
         dtype = torch.int8
     if dtype not in DTYPES:
         raise BackendError(f"dtype is {dtype!r}; it takes {', '.join(map(str, DTYPES))}")
-    problem = make_problem(model, shape, likelihood, input, outputs, condition)
     place = _device(device)
+    if in_stages(model):
+        check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition)
+        return StagedSampler(model, compile(model.prior, backend=backend, dtype=dtype, stream=CODES), place)
+    problem = make_problem(model, shape, likelihood, input, outputs, condition)
     started = time.perf_counter()
     analysis = analyse(problem)
     graph, ready = split_early(analysis.graph, analysis.ready)
@@ -135,6 +178,7 @@ def compile(
         refused,
         dtype,
         place,
+        stream,
     )
     sampler._check_itself()
     sampler.compile_seconds = time.perf_counter() - started
@@ -178,6 +222,7 @@ class Sampler:
         refused: dict[str, list[str]],
         dtype: torch.dtype,
         device: torch.device,
+        stream: int,
     ) -> None:
         self.shape = problem.shape
         self.likelihood = problem.likelihood
@@ -190,12 +235,13 @@ class Sampler:
         self.stats: Stats | None = None
         self.compile_seconds = 0.0
         self.notes = tuple(analysis.graph.notes)
+        self._stream = stream
         self._problem = problem
         self._analysis = analysis
         self._lowered = lowered
         self._threads: int | None = None
         self._lookahead: int | None = None
-        self._weight_bytes: int | None = None
+        self._least = LeastTime(analysis.graph, analysis.ready, lowered.program.flops, dtype)
 
     # -- sampling -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +279,7 @@ class Sampler:
         out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
         if on_row is not None and not callable(on_row):
             raise PixelfastError(f"on_row is {type(on_row).__name__}; it takes a function of (row, images)")
-        bar = _bar(progress, n * self.shape[1])
+        bar = row_bar(progress, n * self.shape[1])
 
         def row_done(first: int) -> Callable[[int, np.ndarray], None]:
             def done(y: int, images: np.ndarray) -> None:
@@ -332,6 +378,7 @@ class Sampler:
             threads=self._threads,
             last_number=until,
             lookahead=self._lookahead,
+            stream=self._stream,
         )
         return self.backend.run(job)
 
@@ -383,15 +430,8 @@ class Sampler:
             forecasts_accepted=sum(run.get("forecasts_accepted", 0) for run in runs),
             evaluations=sum(run["evaluations"] for run in runs) if "evaluations" in last else plain,
             plain_evaluations=plain,
-            _limit=self._limit,
+            _least=self._least,
         )
-
-    def _limit(self, batch: int) -> float:
-        """Seconds that a batch takes at least, see `limit`."""
-        if self._weight_bytes is None:
-            itemsize = min(self.dtype.itemsize, torch.float32.itemsize)
-            self._weight_bytes = fewest_weight_bytes(self._analysis.graph, self._analysis.ready, itemsize)
-        return limit_seconds(self.program.flops, self._weight_bytes, batch, measured_quickly(), self.dtype)
 
     def _check_itself(self) -> None:
         """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
@@ -413,12 +453,20 @@ class Sampler:
                 deviation, allowed = float(error[done].square().mean().sqrt()), LOW_PRECISION_ERROR
             else:
                 deviation, allowed = float(error.max()), self._analysis.tolerance
-            if bool(missing.any()) or deviation > allowed:
-                where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
+            lost = bool(missing.any())
+            if not lost and deviation <= allowed:
+                continue
+            if self.dtype in LOW_PRECISION:
+                off = f"off by {deviation:.2g} of their size, and at most {allowed} is taken"
                 raise UnsupportedModelError(
-                    f"the compiled program does not reproduce the model: parameters differ by {deviation:.3g} "
-                    f"of their size, most at row {where[0]}, column {where[1]}. Please report this model"
+                    f"this model does not bear the rounding of {str(self.dtype).removeprefix('torch.')}: parameters "
+                    f"are {'not finite' if lost else off}; compile it with dtype=torch.float32"
                 )
+            where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
+            raise UnsupportedModelError(
+                f"the compiled program does not reproduce the model: parameters differ by {deviation:.3g} "
+                f"of their size, most at row {where[0]}, column {where[1]}. Please report this model"
+            )
         self.stats = None
 
     def _check_length(self, images: int) -> int | None:
@@ -436,7 +484,3 @@ class Sampler:
 def values_of(analysis: Analysis) -> list[int]:
     """Values that the prologue computes."""
     return [item[0] for what, item in analysis.prologue.steps if what == "capture"]
-
-
-def _bar(progress: bool | None, total: int) -> Any:
-    return tqdm(total=total, unit="row", delay=1, disable=None if progress is None else not progress, leave=False)

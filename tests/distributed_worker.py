@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from training_runs import CONDITIONAL, CURVE, NOISY
+from training_runs import CODES_BY_GRADIENT, CURVE, NOISY, SHARED
 
 from pixelfast.errors import PixelfastError
 from pixelfast.training import Recipe, report, train
@@ -45,8 +45,8 @@ def curves(data: Path, out: Path) -> None:
     """The recipes, each replicated and sharded, and what happens when one process is told to stop."""
     dist.init_process_group("gloo")
     last = dist.get_rank() == dist.get_world_size() - 1
-    for recipe in (CURVE, NOISY, CONDITIONAL):
-        for parallel in ("ddp", "fsdp"):
+    for recipe in (*SHARED, CODES_BY_GRADIENT):
+        for parallel in ("ddp", "fsdp") if recipe in SHARED else ("ddp",):
             train(replace(recipe, parallel=parallel), data=data, out=out / f"{recipe.name}-{parallel}", progress=False)
     with before_step(2, lambda: last and signal.raise_signal(signal.SIGTERM)):
         stopped(replace(NOISY, parallel="ddp"), data, out / "stopped")
@@ -75,11 +75,16 @@ def failures(data: Path, out: Path) -> None:
         raise OSError(28, "No space left on device")
 
     rename, snapshots.os.rename = snapshots.os.rename, full  # type: ignore[assignment]
-    for name, wrong in (("full", {}), ("uneven", {"batch_size": 3}), ("nan", {"learning_rate": 1e30})):
+    for name, recipe in (
+        ("full", CURVE),
+        ("uneven", replace(CURVE, batch_size=3)),
+        ("nan", replace(CURVE, learning_rate=1e30)),
+        ("codebook", replace(CODES_BY_GRADIENT, parallel="fsdp")),
+    ):
         if name != "full":
             snapshots.os.rename = rename  # type: ignore[assignment]
         try:
-            train(replace(CURVE, **wrong), data=data, out=out / name, progress=False)
+            train(recipe, data=data, out=out / name, progress=False)
         except PixelfastError as error:
             (out / f"{name}-{dist.get_rank()}").write_text(f"{type(error).__name__}: {error}")
 

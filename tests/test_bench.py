@@ -22,7 +22,7 @@ from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling,
 from pixelfast.cli import bench
 from pixelfast.cli.main import main
 from pixelfast.errors import BackendError, PixelfastError, ShapeError
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, registry
+from pixelfast.models import VQVAE, GatedPixelCNN, PixelCNNPlusPlus, VQVAEWithPrior, registry
 from pixelfast.problem import Problem, make_problem
 
 RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
@@ -189,7 +189,7 @@ class TestEngines:
 
 
 def test_every_class_has_a_standard_configuration() -> None:
-    assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values())
+    assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values()) - {VQVAE, VQVAEWithPrior}
     with pytest.raises(PixelfastError, match="pixelcnnpp"):
         standard.create("x")
 
@@ -445,6 +445,8 @@ class TestCommand:
                 2,
                 "'float16' is not one of float32, bfloat16, int8, float64",
             ),
+            (["tiny.safetensors", "--batch-sizes", "1,99999999999999999999"], 2, "is not an integer from 1 to 65536"),
+            (["tiny.safetensors", "--json", ""], 2, "the name of a file is empty"),
             (["tiny.safetensors", "--backends", "gpu"], 2, "'gpu' is not one of auto"),
             (["tiny.safetensors", "--backends", "cpu", "--dtypes", "float64"], 1, "nothing to measure: cpu in float64"),
             (["tiny.safetensors", "--plot", "no/a.png"], 1, "cannot write no/a.png"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -172,7 +174,7 @@ class TestEval:
         labels = data.labels[:11] if name == "digit-classes" else None
         bits = float(sampler.bits_per_dim(data.images[:11], labels).double().mean())
         assert float(out.split()[0]) == pytest.approx(bits, abs=1e-4)
-        assert out.split()[1:] == ["bits/dim", "over", "11", "images", "of", "MNIST's", "test", "split"]
+        assert out.split()[1:] == ["bits/dim", "over", "11", "images", "of", "mnist's", "test", "split"]
 
     def test_every_image_has_the_same_weight(
         self, run: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -444,6 +446,43 @@ class TestOutputs:
             pending.commit()
         assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
+    @pytest.mark.parametrize("name", ["b.png", "c.png"])
+    def test_a_file_that_cannot_be_finished_is_named_and_leaves_nothing(self, tmp_path: Path, name: str) -> None:
+        """As on a full disk, where closing a file fails too: it writes what it still holds."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            with pytest.raises(PixelfastError, match=f"cannot write {tmp_path}/{name}: File too large$"):
+                with outputs.Outputs() as pending:
+                    streams = {path: pending.open(tmp_path / path) for path in ("a.png", "b.png", "c.png")}
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+                    streams[name].write(b"x")
+                    pending.commit()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_that_ends_the_process_leaves_nothing(self, tmp_path: Path, number: int) -> None:
+        before = signal.signal(number, signal.SIG_DFL)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                with outputs.Outputs() as pending:
+                    pending.open(tmp_path / "a.png").write(b"x")
+                    signal.raise_signal(number)
+            assert stop.value.code == 128 + number and list(tmp_path.iterdir()) == []
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, before)
+
+    def test_a_signal_that_is_ignored_stays_ignored(self) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with outputs.Outputs():
+                signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
 
 class TestPictures:
     def test_colours_and_levels(self) -> None:
@@ -460,6 +499,22 @@ class TestPictures:
                 animation.seek(i)
                 frames.append(np.asarray(animation.convert("L"))[:, 0].tolist())
         assert frames == [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255]]
+
+
+def test_closed_streams_stop_no_command(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python then has None in their place."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert progress.wanted(True) is progress.wanted(None) is False
+    assert run("sample", "{}/plain.safetensors", "-n", "2", "-o", "a.png") == (0, "", "")
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("option", ["-o", "--gif", "--npz"])
+def test_an_empty_name_is_not_the_default(run: Callable, tmp_path: Path, option: str) -> None:
+    status, _, err = run("sample", "{}/plain.safetensors", option, "")
+    assert status == 2 and "the name of a file is empty" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bars_follow_the_terminal_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

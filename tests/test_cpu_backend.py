@@ -211,6 +211,19 @@ def test_several_python_threads_may_use_one_backend() -> None:
         assert set(results) == {expected}
 
 
+class Busy(CpuBackend):
+    """Whenever a run puts down its figures, another thread's have just replaced them."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, {"seconds": -1.0} if name == "stats" else value)
+
+
+def test_a_result_has_the_figures_of_its_own_run() -> None:
+    backend = Busy(*random_program(np.random.default_rng(1)))
+    assert run_random(backend, [0], threads=1).stats["seconds"] > 0
+    assert backend.stats == {"seconds": -1.0}
+
+
 # -- heads ---------------------------------------------------------------------------------------------------
 
 HEADS: list[tuple[Likelihood, int]] = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from training_runs import CONDITIONAL, CURVE, NOISY, differences, half_written, losses, write_data
+from training_runs import CODES, CODES_BY_GRADIENT, CURVE, NOISY, SHARED, differences, half_written, losses, write_data
 
 from pixelfast import checkpoints
 from pixelfast.training import Recipe, meeting, report, train
@@ -22,7 +22,7 @@ from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot
 HANGS_AFTER = 400.0
 """Seconds until processes that wait for each other are given up: far more than a busy machine needs."""
 WORKER = Path(__file__).with_name("distributed_worker.py")
-RECIPES = pytest.mark.parametrize("recipe", [CURVE, NOISY, CONDITIONAL], ids=lambda recipe: recipe.name)
+RECIPES = pytest.mark.parametrize("recipe", SHARED, ids=lambda recipe: recipe.name)
 PARALLEL = pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 
 
@@ -65,7 +65,7 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "can_plot", lambda: False)
-        for recipe in (CURVE, NOISY, CONDITIONAL):
+        for recipe in (*SHARED, CODES_BY_GRADIENT):
             train(recipe, data=data, out=out / recipe.name, progress=False)
         yield out
     torch.set_num_threads(threads)
@@ -76,10 +76,11 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_same_loss_curve(one: Path, two: Path, recipe: Recipe, parallel: str) -> None:
     """Sums in another order are all that differs: relative 2^-24 each, which ten steps of training amplify."""
     alone, together = one / recipe.name, two / f"{recipe.name}-{parallel}"
-    for field in ("bits_per_dim", "gradient_norm", "validation_bits_per_dim", "test_bits_per_dim"):
+    loss = "squared_error" if recipe.model == CODES.model else "bits_per_dim"
+    for field in (loss, "gradient_norm", f"validation_{loss}", f"test_{loss}"):
         assert losses(together, field) == pytest.approx(losses(alone, field), rel=1e-4), field
     assert half_written(together) == []
-    first, last = losses(together)[0], losses(together)[-1]
+    first, last = losses(together, loss)[0], losses(together, loss)[-1]
     assert first - last > 100 * 1e-4 * first, "a curve that does not fall says nothing"
 
 
@@ -94,6 +95,11 @@ def test_the_same_weights(one: Path, two: Path, recipe: Recipe, parallel: str) -
         for name, tensor in tensors.items():
             torch.testing.assert_close(found[part][name], tensor, rtol=1e-2, atol=1e-3)
     checkpoints.load(two / f"{recipe.name}-{parallel}" / "model.safetensors")
+
+
+def test_a_codebook_by_gradient_is_the_same(one: Path, two: Path) -> None:
+    alone, together = one / CODES_BY_GRADIENT.name, two / f"{CODES_BY_GRADIENT.name}-ddp"
+    assert losses(together, "squared_error") == pytest.approx(losses(alone, "squared_error"), rel=1e-4)
 
 
 def test_noise_belongs_to_pieces_and_not_to_processes(one: Path, two: Path) -> None:
@@ -125,6 +131,7 @@ def test_one_process_goes_on_for_two(one: Path, two: Path, data: Path) -> None:
     [
         ("full", "CheckpointError: cannot write the snapshot", "SaidByFirst: cannot write the snapshot"),
         ("uneven", "PixelfastError: batch_size 3", "SaidByFirst: batch_size 3"),
+        ("codebook", "PixelfastError: parallel=fsdp does not shard", "SaidByFirst: parallel=fsdp does not shard"),
         ("nan", "PixelfastError: step 1: the loss is nan", "SaidByFirst: step 1: the loss is nan"),
     ],
 )

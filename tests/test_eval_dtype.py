@@ -50,7 +50,7 @@ def test_prints_both_and_the_change(
     assert low == pytest.approx(bits(model, torch.bfloat16, images), abs=1e-4)
     assert change == pytest.approx(low - exact, abs=1.01e-4) and words[7][1] in "+-"
     assert words[1:4] == ["bits/dim", "in", "float32,"] and words[5:7] == ["in", "bfloat16"]
-    assert " ".join(words[8:]) == f"over {images} images of MNIST's test split"
+    assert " ".join(words[8:]) == f"over {images} images of {Path.cwd().name}'s test split"
 
 
 def test_float32_changes_nothing(model: GatedPixelCNN, capsys: pytest.CaptureFixture) -> None:

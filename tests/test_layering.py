@@ -26,6 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.sampler",
         "pixelfast.naive",
         "pixelfast.requests",
+        "pixelfast.stages",
+        "pixelfast.bars",
         "pixelfast.describe",
         "pixelfast.limit",
         "pixelfast.machine",

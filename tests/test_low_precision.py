@@ -18,7 +18,7 @@ from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.data import load_mnist
-from pixelfast.errors import BackendError
+from pixelfast.errors import BackendError, UnsupportedModelError
 from pixelfast.precision import contraction_types
 from pixelfast.program import k_blocks
 
@@ -170,6 +170,34 @@ def test_blocks_end_between_pairs(counts: list[int]) -> None:
         assert all(a[1] == b[0] for a, b in pairwise(own))
         assert all(first % 2 == 0 for first, _ in own)
     assert all(sum(last - first for _, first, last in block) <= 128 for block in k_blocks(counts, 2))
+
+
+def refuses(model: nn.Module, dtype: torch.dtype | str, reason: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"{reason}; compile it with dtype=torch.float32$"):
+        pixelfast.compile(model, (1, 5, 6), pixelfast.DiscretizedLogisticMixture(4), "signed", dtype=dtype)
+
+
+def test_weights_that_are_infinite_in_bfloat16() -> None:
+    """float32 goes on a little further."""
+    torch.manual_seed(0)
+    model = Chain(16, 16, 16)
+    with torch.no_grad():
+        model.middle[0].weight[0, :2, 0, 0] = torch.tensor([3.4e38, -3.4e38])
+    refuses(model, torch.bfloat16, "the rounding of bfloat16: parameters are not finite")
+
+
+def test_weights_that_leave_the_others_no_codes() -> None:
+    """Two large ones that cancel."""
+    torch.manual_seed(0)
+    model = Chain(16, 16, 16, 16)
+    with torch.no_grad():
+        for parameter in model.middle[0].parameters():
+            parameter[1] = parameter[0]
+        model.middle[1].weight *= 5
+        model.middle[1].weight[:, 0], model.middle[1].weight[:, 1] = 1e4, -1e4
+        for layer in (model.middle[1], model.head):
+            layer.bias.zero_()
+    refuses(model, "int8", r"int8: parameters are off by 0\.\d+ of their size, and at most 0\.05 is taken")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, "int4"])

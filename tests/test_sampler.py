@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import math
+import pickle
+import sys
+import weakref
 from functools import cache
 from typing import Any
 
@@ -16,6 +21,7 @@ from torch import Tensor
 import pixelfast
 from pixelfast import DiscretizedLogisticMixture, PixelfastError
 from pixelfast.backends.registry import ORDER
+from pixelfast.bars import row_bar
 
 NAMES = ["two_stacks", "interleaved_groups", "mixture_of_three_channels", "bernoulli", "tuple_of_conditions"]
 every_backend = pytest.mark.parametrize("backend", ORDER)
@@ -350,6 +356,40 @@ def test_progress_bar(capsys):
     sampler.sample(1, progress=False)
     sampler.sample(1, progress=None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("progress", [None, False, True])
+def test_no_bar_without_standard_error(progress, monkeypatch):
+    """A service has none: sys.stderr is None there, and a bar would end the sampling after a second."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with row_bar(progress, 10) as bar:
+        assert bar.disable
+    assert len(compiled("two_stacks").sample(1, progress=progress)) == 1
+
+
+@every_backend
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
+def test_a_copy_samples_the_same(backend, copied):
+    sampler = compiled("two_stacks", backend)
+    images = sampler.sample(2)
+    twin = copied(sampler)
+    assert twin.stats.share_of_limit == sampler.stats.share_of_limit
+    assert torch.equal(twin.sample(2), images)
+
+
+@every_backend
+def test_statistics_keep_no_sampler(backend):
+    """Weights take up to hundreds of megabytes: they go with the sampler, without waiting for a garbage collection."""
+    sampler = compile_or_skip(IDIOMS["two_stacks"].build(), backend, **IDIOMS["two_stacks"].arguments())
+    sampler.sample(1)
+    stats, gone = sampler.stats, weakref.ref(sampler)
+    gc.disable()
+    try:
+        del sampler
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert stats.share_of_limit > 0
 
 
 @every_backend

@@ -22,7 +22,7 @@ from pixelfast import checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import GatedPixelCNN, registry
 from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
-from pixelfast.training.evaluate import mean_bits
+from pixelfast.training.evaluate import mean_loss
 from pixelfast.training.images import open_images
 from pixelfast.training.run import Run
 from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
@@ -94,7 +94,7 @@ def test_resumed_equals_uninterrupted(data: Path, tmp_path: Path, before_step: A
             train(recipe, data=data, out=out, resume=resume, progress=False)
     before_step(-1, die)
     resumed = train(None, data=data, out=out, resume=True, progress=False)
-    assert (resumed.steps, resumed.bits_per_dim) == (whole.steps, whole.bits_per_dim)
+    assert (resumed.steps, resumed.loss) == (whole.steps, whole.loss)
     assert differences(out, tmp_path / "whole") == []
 
 
@@ -158,19 +158,19 @@ def test_every_part_of_the_snapshot_matters(data: Path, tmp_path: Path, before_s
         shutil.copytree(out, copy)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Run, "load", load_less)
-            return train(RANDOM, data=data, out=copy, resume=True, progress=False).bits_per_dim
+            return train(RANDOM, data=data, out=copy, resume=True, progress=False).loss
 
     def lose_step(run: Run, fresh: Run) -> None:
         run.step = 2
 
-    assert resumed(lambda run, fresh: None) == whole.bits_per_dim
+    assert resumed(lambda run, fresh: None) == whole.loss
     for change in (
         lambda run, fresh: run.model.load_state_dict(fresh.model.state_dict()),
         lambda run, fresh: run.average.load_state_dict(fresh.average.state_dict()),
         lambda run, fresh: run._optimizer.load_state_dict(fresh._optimizer.state_dict()),
         lose_step,
     ):
-        assert resumed(change) != whole.bits_per_dim
+        assert resumed(change) != whole.loss
 
 
 def test_a_finished_run_resumes_to_its_result(data: Path, tmp_path: Path) -> None:
@@ -181,9 +181,52 @@ def test_a_finished_run_resumes_to_its_result(data: Path, tmp_path: Path) -> Non
     assert differences(tmp_path / "out", tmp_path / "copy") == []
 
 
+def test_a_resumed_run_may_get_more_steps_or_fewer(data: Path, tmp_path: Path, before_step: Any) -> None:
+    """The schedule is that of the new number from there on; a run that never had another one is another run."""
+    before_step(4, die)
+    with pytest.raises(Killed):
+        train(TINY, data=data, out=tmp_path / "run", progress=False)
+    before_step(-1, die)
+    longer = replace(TINY, steps=12)
+    result = train(None, changes=["steps=12"], data=data, out=tmp_path / "run", resume=True, progress=False)
+    assert result.steps == 12
+    rates = losses(tmp_path / "run", "learning_rate")
+    assert rates == [TINY.learning_rate_at(1)] + [longer.learning_rate_at(step) for step in (3, 5, 7, 9, 11)]
+    with pytest.raises(CheckpointError, match="step 12, which is past the 9 steps asked for"):
+        train(TINY, data=data, out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_start_from_trained_weights(data: Path, tmp_path: Path) -> None:
+    """What the file has is taken, a condition that is new is not: one step at no learning rate to speak of."""
+    trained = train(TINY, data=data, out=tmp_path / "trained", progress=False)
+    recipe = replace(CONDITIONAL, micro_batch_size=None, steps=1, learning_rate=1e-12)
+    started = train(recipe, start=trained.path, data=data, out=tmp_path / "started", progress=False)
+    fresh = train(recipe, data=data, out=tmp_path / "fresh", progress=False)
+    old, new, other = (checkpoints.load(result.path).state_dict() for result in (trained, started, fresh))
+    for name, tensor in new.items():
+        torch.testing.assert_close(tensor, old[name] if name in old else other[name], rtol=0, atol=1e-9)
+    assert len(old) < len(new)
+    assert started.loss < 0.99 * fresh.loss
+
+
+def test_what_a_start_refuses(data: Path, tmp_path: Path) -> None:
+    trained = train(TINY, data=data, out=tmp_path / "trained", progress=False)
+    wider = replace(TINY, config={**TINY.config, "hidden": 5})
+    for recipe, out, message in (
+        (wider, "a", r"has \S+ in shape \(4, .* and the recipe's model in shape \(5, .*differs in what it adds"),
+        (replace(RANDOM, data_init=False), "b", r"has \S+ in shape .* and the recipe's model not at all"),
+        (RANDOM, "c", "data_init would replace the weights"),
+    ):
+        with pytest.raises(PixelfastError, match=message):
+            train(recipe, start=trained.path, data=data, out=tmp_path / out, progress=False)
+        assert not (tmp_path / out).exists()
+    with pytest.raises(PixelfastError, match="goes on with its own weights"):
+        train(TINY, start=trained.path, data=data, out=tmp_path / "trained", resume=True, progress=False)
+
+
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
     one, same, other = (
-        train(replace(TINY, seed=seed), data=data, out=tmp_path / name, progress=False).bits_per_dim
+        train(replace(TINY, seed=seed), data=data, out=tmp_path / name, progress=False).loss
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
     )
     assert one == same != other
@@ -201,7 +244,7 @@ def test_the_loss_falls(data: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, steps=60, learning_rate=3e-2, snapshot_every=100, validate_every=100)
     result = train(recipe, data=data, out=tmp_path, progress=False)
     uniform = math.log2(256)
-    assert 144 / 784 * math.log2(56) < result.bits_per_dim < 0.4 * uniform
+    assert 144 / 784 * math.log2(56) < result.loss < 0.4 * uniform
 
 
 def test_the_saved_model_is_the_one_that_was_evaluated(data: Path, tmp_path: Path) -> None:
@@ -209,10 +252,10 @@ def test_the_saved_model_is_the_one_that_was_evaluated(data: Path, tmp_path: Pat
     assert result.path == tmp_path / "model.safetensors"
     model = checkpoints.load(result.path)
     test_images = torch.from_numpy(np.load(data)["images_test"])[:, None]
-    assert bits_per_dim(model, test_images) == result.bits_per_dim
+    assert bits_per_dim(model, test_images) == result.loss
     live = GatedPixelCNN(**TINY.config)
     live.load_state_dict(newest(tmp_path).tensors["model"])
-    assert bits_per_dim(live, test_images) != result.bits_per_dim
+    assert bits_per_dim(live, test_images) != result.loss
 
 
 def test_the_log(data: Path, tmp_path: Path) -> None:
@@ -221,9 +264,9 @@ def test_the_log(data: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [2, 4, 4, 6, 8, 8, 9, 9]
     assert lines[0].keys() == {"step", "bits_per_dim", "gradient_norm", "learning_rate"}
     assert lines[1]["learning_rate"] == TINY.learning_rate_at(3)
-    assert lines[-1] == {"step": 9, "test_bits_per_dim": result.bits_per_dim}
+    assert lines[-1] == {"step": 9, "test_bits_per_dim": result.loss}
     each = train(replace(TINY, log_every=1), data=data, out=tmp_path / "each", progress=False)
-    assert each.bits_per_dim == result.bits_per_dim
+    assert each.loss == result.loss
     singly, pairs = losses(tmp_path / "each"), losses(tmp_path)
     assert pairs[:4] == pytest.approx([(a + b) / 2 for a, b in zip(singly[::2], singly[1::2], strict=False)])
 
@@ -295,7 +338,7 @@ def test_recomputing_keeps_less() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = mean_bits(model, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+            loss = mean_loss(model, torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
         loss.backward()
         return sum(sizes.values())
 
@@ -326,7 +369,7 @@ def test_compiled_is_near_eager(data: Path, tmp_path: Path) -> None:
 def test_fewer_levels(data: Path, tmp_path: Path, levels: int, change: dict[str, Any]) -> None:
     recipe = replace(TINY, config={**TINY.config, "levels": levels}, **change)
     result = train(recipe, data=data, out=tmp_path / "out", progress=False)
-    assert 0 < result.bits_per_dim < math.log2(levels) + 0.5
+    assert 0 < result.loss < math.log2(levels) + 0.5
     with pytest.raises(PixelfastError, match="levels"):
         train(replace(TINY, **change), data=data, out=tmp_path / "other", progress=False)
 
@@ -349,7 +392,7 @@ def test_adam_and_adamw_differ_by_the_decay(data: Path, tmp_path: Path) -> None:
     for name, decay in (("adam", 0.0), ("adamw", 0.0), ("adam", 0.1), ("adamw", 0.1)):
         recipe = replace(TINY, optimizer=name, weight_decay=decay)
         out = tmp_path / f"{name}{decay}"
-        results[name, decay] = train(recipe, data=data, out=out, progress=False).bits_per_dim
+        results[name, decay] = train(recipe, data=data, out=out, progress=False).loss
     assert results["adam", 0.0] == results["adamw", 0.0]
     assert len(set(results.values())) == 3
 
@@ -440,8 +483,8 @@ def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
 def test_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
     train(TINY, data=data, out=tmp_path, progress=False)
     with pytest.raises(CheckpointError) as error:
-        train(replace(TINY, steps=20, seed=3), data=data, out=tmp_path, resume=True, progress=False)
-    assert "seed 3 here, 0 there; steps 20 here, 9 there" in one_line(error)
+        train(replace(TINY, steps=20, seed=3, warmup_steps=5), data=data, out=tmp_path, resume=True, progress=False)
+    assert "recipe: seed 3 here, 0 there; warmup_steps 5 here, 2 there; leave" in one_line(error)
     # How often something is written is not the outcome.
     free = replace(TINY, snapshot_every=1, keep_snapshots=5)
     assert train(free, data=data, out=tmp_path, resume=True, progress=False).steps == 9

@@ -85,7 +85,8 @@ def test_registers_suffice(channels, number, pixels, capability):
     undivided = ("mixtures", "levels", "uniforms_column")
     found = compile_ahead(function, types, constants, capability, shape.warps, undivided=undivided)
     assert found.spilled == 0
-    assert found.registers <= 128
+    # A multiprocessor's 65,536 registers then hold three programs of four warps.
+    assert found.registers <= 168
 
 
 def test_launches():

@@ -56,6 +56,18 @@ CONDITIONAL = replace(
     CURVE, name="conditional", config={**TINY.config, "classes": 3}, optimizer="adam", micro_batch_size=2
 )
 
+# Not in bits per dimension: a codebook learns between the steps, from pieces that any of two processes can take.
+CODES = replace(
+    TINY,
+    name="codes",
+    model="vq_vae",
+    config={"shape": [1, 8, 8], "hidden": 4, "residual_hidden": 2, "codes": 5, "code_width": 3},
+    micro_batch_size=1,
+    log_every=1,
+)
+CODES_BY_GRADIENT = replace(CODES, name="codes-by-gradient", config={**CODES.config, "codebook": "gradient"})
+SHARED = (CURVE, NOISY, CONDITIONAL, CODES)
+
 
 def write_data(path: Path, train: int = 12) -> Path:
     """A file of 8x8 images, 12 to train on and 7 to test, in 3 classes: a bright block in front of black."""

@@ -11,6 +11,7 @@ import torch
 
 from ..likelihoods import Likelihood
 from ..program import Program
+from ..rng import PIXELS
 
 OnRow = Callable[[int, np.ndarray], None]
 
@@ -42,6 +43,8 @@ class Job:
     lookahead: int | None = None
     """Numbers of an image row that the network computes together, on guesses that are checked, which changes no bit:
     None as many as pays, 1 none. Backends may ignore it."""
+    stream: int = PIXELS
+    """The stream of noise, see `rng`."""
     profile: bool = False
     """Also measure where the time goes: `Result.stats["profile"]`. Backends may ignore it."""
 

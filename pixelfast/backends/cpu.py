@@ -15,7 +15,7 @@ import torch  # before the extension, which then shares torch's OpenMP threads
 from ..errors import BackendError
 from ..likelihoods import Likelihood
 from ..program import Program
-from ..rng import PIXELS, RNG_VERSION
+from ..rng import RNG_VERSION
 from .base import Job, Result
 from .cpu_instructions import reason_against
 from .cpu_packing import PRECISIONS, build_engine, head_of
@@ -47,7 +47,9 @@ class CpuBackend:
             self._engine = build_engine(program, likelihood, isa, dtype)
         except ValueError as error:
             raise BackendError(f"the cpu backend cannot run this program: {error}") from error
-        self._numbers = program.numbers
+        self._program = program
+        self._likelihood = likelihood
+        self._dtype = dtype
         self._process = os.getpid()
         self.stats: dict[str, Any] = {}
         """Of the last run: seconds, threads, sharing, isa, weight_bytes, bytes_per_image; of predictive sampling
@@ -83,7 +85,7 @@ class CpuBackend:
             images, params, stats = self._engine.run(
                 samples=job.samples,
                 seed=job.seed,
-                stream=RNG_VERSION << 16 | PIXELS,
+                stream=RNG_VERSION << 16 | job.stream,
                 sample_ids=np.asarray(job.sample_ids).astype(np.uint32),
                 conditions=[(i, np.ascontiguousarray(data, dtype=np.float64)) for i, data in job.conditions],
                 temperature=job.temperature,
@@ -93,19 +95,24 @@ class CpuBackend:
                 on_row=job.on_row,
                 collect_parameters=job.collect_params,
                 threads=1 if forked else job.threads or 0,
-                last_number=self._numbers if job.last_number is None else job.last_number,
+                last_number=self._program.numbers if job.last_number is None else job.last_number,
                 sharing=job.sharing,
                 lookahead=0 if job.lookahead is None else job.lookahead,
                 profile=job.profile,
             )
         except FloatingPointError as error:
             raise BackendError(str(error)) from error
-        self.stats = stats | {
+        stats |= {
             "isa": self.isa,
             "weight_bytes": self._engine.weight_bytes,
             "bytes_per_image": self._engine.arena_bytes,
         }
-        return Result(images, params if job.collect_params else None, self.stats)
+        self.stats = stats  # by the time of the next line perhaps another thread's
+        return Result(images, params if job.collect_params else None, stats)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy packs the weights again, for the same instruction set: the same bits, or an error."""
+        return CpuBackend, (self._program, self._likelihood, self._dtype, self.isa)
 
     def plan(self, samples: int) -> dict[str, Any]:
         """How threads would share a batch: `threads`, `sharing`, and the cost model's `seconds` of each way."""

@@ -71,7 +71,7 @@ class ReferenceBackend:
             if channel == 0:
                 pixel = PixelState.start(job.samples, channels)
             given = np.zeros(job.samples, dtype=bool) if job.mask is None else job.mask[:, channel, row, column]
-            noise = uniforms(job.seed, job.sample_ids, [number], draws)[:, 0]
+            noise = uniforms(job.seed, job.sample_ids, [number], draws, job.stream)[:, 0]
             drawn = self.likelihood.draw(channel, params, pixel, noise, job.temperature, job.mode)
             check_drawn(drawn, given, number, program.shape)
             if job.known is not None:

@@ -37,9 +37,9 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def integers(low: int) -> Callable[[str], list[int]]:
-    """An argument type: integers from `low`, separated by commas."""
-    parse_one = integer(low)
+def integers(low: int, high: int | None = None) -> Callable[[str], list[int]]:
+    """An argument type: integers as of `integer`, separated by commas."""
+    parse_one = integer(low, high)
     return lambda text: [parse_one(part) for part in text.split(",")]
 
 
@@ -52,6 +52,13 @@ def temperature(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return value
+
+
+def filename(text: str) -> str:
+    """A path; an empty one is most likely a variable of a script that was never set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is empty")
+    return text
 
 
 def add_model(parser: argparse.ArgumentParser, also: str = "") -> None:
@@ -80,9 +87,11 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def add_pictures(parser: argparse.ArgumentParser, default: str) -> None:
     """--output, --gif and --npz."""
-    parser.add_argument("-o", "--output", metavar="PNG", help=f"grid of the images (default: {default})")
-    parser.add_argument("--gif", metavar="GIF", help="animation of the images appearing")
-    parser.add_argument("--npz", metavar="NPZ", help="the integers, array `images` of shape (N, C, H, W)")
+    parser.add_argument("-o", "--output", type=filename, metavar="PNG", help=f"grid of the images (default: {default})")
+    parser.add_argument("--gif", type=filename, metavar="GIF", help="animation of the images appearing")
+    parser.add_argument(
+        "--npz", type=filename, metavar="NPZ", help="the integers, array `images` of shape (N, C, H, W)"
+    )
     parser.set_defaults(default_output=default)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,15 @@ from pixelfast import shipped
 from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import load_model
+from pixelfast.cli.loading import check_pixels, load_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import CheckpointError
 from pixelfast.limit import fewest_weight_bytes
 from pixelfast.machine import Machine
 from pixelfast.problem import Problem, make_problem
 from pixelfast.sampler import Sampler
+
+LARGEST_BATCH = 1 << 16
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -34,7 +35,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     arguments.add_model(parser, also=", or the name of a standard configuration; names below")
     parser.add_argument(
-        "--batch-sizes", type=arguments.integers(1), default=[1, 16], metavar="B,B,...", help="default: 1,16"
+        "--batch-sizes",
+        type=arguments.integers(1, LARGEST_BATCH),
+        default=[1, 16],
+        metavar="B,B,...",
+        help="default: 1,16",
     )
     parser.add_argument(
         "--dtypes",
@@ -61,9 +66,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--profile", action="store_true", help="also say where the time goes, from one more call of each kind"
     )
-    parser.add_argument("--json", metavar="FILE", help="all figures, the machine and the versions; default: none")
+    parser.add_argument(
+        "--json",
+        type=arguments.filename,
+        metavar="FILE",
+        help="all figures, the machine and the versions; default: none",
+    )
     parser.add_argument(
         "--plot",
+        type=arguments.filename,
         metavar="PNG",
         help="throughput against batch size under the machine's limits, and what --sizes finds; default: none",
     )
@@ -132,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         plots.new_figure()  # before the work: can there be one?
     model = find_model(args.model, args.layout)
+    check_pixels(model, "bench")
     for size in args.sizes:
         sizes.problem_of_size(model, size)
     with Outputs() as outputs:
@@ -196,7 +208,7 @@ def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engi
         print(f"engine   {engines.label(sampler)}, compiled in {sampler.compile_seconds:.1f} s")
     for refusal in refusals:
         print(f"not run  {refusal}")
-    sys.stdout.flush()
+    print(end="", flush=True)
 
 
 def print_figures(found: Figures) -> None:

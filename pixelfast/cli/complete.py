@@ -10,8 +10,9 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, images, pictures, progress
-from pixelfast.cli.loading import check_fits, label_condition, load_model
-from pixelfast.data import load_mnist
+from pixelfast.cli.loading import check_fits, check_pixels, label_condition, load_model
+from pixelfast.data import open_data
+from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError, ShapeError
 
 
@@ -24,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     arguments.add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--image", metavar="PNG", help="a picture of the model's own size")
-    source.add_argument("--data", metavar="DIR", help="MNIST's IDX files: image --index of --split")
+    source.add_argument("--data", metavar="PATH", help=f"image --index of --split of a data set: {ACCEPTED}")
     parser.add_argument("--index", type=arguments.integer(0), default=0, help="default: 0")
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument("--rows-given", type=arguments.integer(0), metavar="R", help="default: half")
@@ -38,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.layout)
+    check_pixels(model, "complete")
     condition = label_condition(model, args, args.n)
     image = _image(args, model)
     rows = model.shape[1] // 2 if args.rows_given is None else args.rows_given
@@ -64,8 +66,8 @@ def _image(args: argparse.Namespace, model: Any) -> np.ndarray:
     """The image to complete, int64 (1, C, H, W)."""
     if args.image is not None:
         return images.read_image(args.image, tuple(model.shape), model.likelihood.levels)
-    data = load_mnist(args.data, args.split)
-    check_fits(model, data.images)
+    data = open_data(args.data, args.split)
+    check_fits(model, data)
     if args.index >= len(data):
         raise PixelfastError(f"--index {args.index}: the {args.split} split has images 0 to {len(data) - 1}")
     return data.images[args.index : args.index + 1].long().numpy()

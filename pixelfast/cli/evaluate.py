@@ -1,4 +1,4 @@
-"""pixelfast eval: bits per dimension of a model on MNIST."""
+"""pixelfast eval: bits per dimension of a model on a data set; for models of codes, how good their codes are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import check_fits, load_model
-from pixelfast.data import load_mnist
+from pixelfast.cli.loading import check_fits, labels_of, load_model
+from pixelfast.data import open_data
+from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
+from pixelfast.models import VQVAE, VQVAEWithPrior
+from pixelfast.training.code_figures import code_figures
 from pixelfast.training.evaluate import network_input
 
 BATCH = 16
@@ -27,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "the engine that samples, in that dtype, on the same images: what its rounding costs.",
     )
     arguments.add_model(parser)
-    parser.add_argument("--data", metavar="DIR", required=True, help="folder of MNIST's IDX files")
+    parser.add_argument("--data", metavar="PATH", required=True, help=ACCEPTED)
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument(
         "--limit", type=arguments.integer(1), metavar="N", help="only the first N images (default: all)"
@@ -38,13 +41,30 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    data = load_mnist(args.data, args.split)
+    data = open_data(args.data, args.split)
     model = load_model(args.model, args.layout).float()
-    check_fits(model, data.images)
-    images, labels = data.images[: args.limit], data.labels[: args.limit]
-    conditional = getattr(model, "condition_example", None) is not None
-    if conditional and model.config.get("classes") != 10:
-        raise PixelfastError("this model's condition is not MNIST's labels: evaluate it from Python")
+    check_fits(model, data)
+    labels = labels_of(model, data)
+    count = min(len(data), args.limit or len(data))
+    over = f"over {count:,} images of {data.name}'s {args.split} split"
+    if isinstance(model, VQVAE | VQVAEWithPrior):
+        if args.dtype:
+            raise PixelfastError(
+                "--dtype compares bits per dimension, which a model of codes does not have: leave it out"
+            )
+        with progress.bar("codes", "image", progress.wanted(args.progress)) as update:
+            found = code_figures(
+                model, data.images[:count], labels, batch_size=BATCH, update=lambda done: update(done, count)
+            )
+        print(f"squared error {found.squared_error:.5f} (of levels scaled to [0, 1]) {over}")
+        codes, places = model.config["codes"], found.codes_per_image
+        print(f"codes: {found.used} of {codes} used, perplexity {found.perplexity:.1f}")
+        if found.bits_per_code is not None:
+            print(
+                f"prior: {found.bits_per_code:.4f} bits/code, {found.bits_per_code * places:.1f} bits for the {places} "
+                f"codes of an image ({math.log2(codes) * places:.1f} without a prior)"
+            )
+        return
     sampler = pixelfast.compile(model, dtype=getattr(torch, args.dtype)) if args.dtype else None
 
     @torch.inference_mode()
@@ -59,16 +79,15 @@ def run(args: argparse.Namespace) -> None:
     def bits(nats: Callable[[torch.Tensor, torch.Tensor | None], float], what: str) -> float:
         total = 0.0
         with progress.bar(what, "image", progress.wanted(args.progress)) as update:
-            for first in range(0, len(images), BATCH):
-                part = slice(first, first + BATCH)
-                total += nats(images[part], labels[part] if conditional else None)
-                update(min(first + BATCH, len(images)), len(images))
-        found = total / (math.log(2) * images.numel())
+            for first in range(0, count, BATCH):
+                part = slice(first, min(first + BATCH, count))
+                total += nats(data.images[part], None if labels is None else labels[part])
+                update(part.stop, count)
+        found = total / (math.log(2) * count * math.prod(data.shape))
         if not math.isfinite(found):
             raise PixelfastError(f"the model gives {found} bits/dim {what}: its weights or outputs are not finite")
         return found
 
-    over = f"over {len(images):,} images of MNIST's {args.split} split"
     exact = bits(dense, "in float32")
     if sampler is None:
         print(f"{exact:.4f} bits/dim {over}")

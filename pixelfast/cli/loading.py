@@ -9,22 +9,28 @@ from typing import Any
 import torch
 
 from pixelfast import checkpoints, shipped
+from pixelfast.data import ImageData
 from pixelfast.errors import CheckpointError, PixelfastError, ShapeError
+from pixelfast.models import registry
+from pixelfast.models.registry import levels_of
+
+
+def model_path(name: str) -> Path:
+    """The checkpoint of a shipped model by its name, else a file. Raises CheckpointError when there is neither."""
+    if name in shipped.names():
+        return shipped.weights(name)
+    if Path(name).exists():
+        return Path(name)
+    raise CheckpointError(
+        f"no model {name!r}: neither a file nor a shipped model ({', '.join(shipped.names()) or 'none'})"
+    )
 
 
 def load_model(name: str, layout: str | None = None) -> Any:
     """A shipped model by its name, else the model of a checkpoint file, in eval mode."""
-    if name in shipped.names():
-        if layout is not None:
-            raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
-        model = checkpoints.load(shipped.weights(name))
-    elif Path(name).exists():
-        model = checkpoints.load(name, layout=layout)
-    else:
-        raise CheckpointError(
-            f"no model {name!r}: neither a file nor a shipped model ({', '.join(shipped.names()) or 'none'})"
-        )
-    return model.eval()
+    if name in shipped.names() and layout is not None:
+        raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
+    return checkpoints.load(model_path(name), layout=layout).eval()
 
 
 def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tensor | None:
@@ -49,11 +55,37 @@ def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tenso
     return torch.tensor(given, dtype=torch.int64).repeat(-(-n // len(given)))[:n]
 
 
-def check_fits(model: Any, images: torch.Tensor) -> None:
-    """ShapeError unless the model is one of images (N, C, H, W) with 256 levels."""
-    shape = tuple(images.shape[1:])
-    if tuple(model.shape) != shape or model.likelihood.levels != 256:
+def labels_of(model: Any, data: ImageData) -> torch.Tensor | None:
+    """The data's labels int64 (N,) as the model's condition; None for a model without one.
+
+    Raises PixelfastError when the model's condition is not those labels.
+    """
+    if getattr(model, "condition_example", None) is None:
+        return None
+    classes = model.config.get("classes")
+    if classes is None:
+        raise PixelfastError("this model's condition is not a class label: evaluate it from Python")
+    if data.labels is None:
+        raise PixelfastError(f"{data.name} has no labels, which this model's condition is")
+    if int(data.labels.max()) >= classes:
+        raise PixelfastError(
+            f"{data.name} has labels up to {int(data.labels.max())}, this model's are 0 to {classes - 1}"
+        )
+    return data.labels
+
+
+def check_fits(model: Any, data: ImageData) -> None:
+    """ShapeError unless the model is one of images like the data's."""
+    if tuple(model.shape) != data.shape or levels_of(model) != data.levels:
         raise ShapeError(
-            f"the model is for images {tuple(model.shape)} with {model.likelihood.levels} levels, "
-            f"the data are {shape} with 256 levels"
+            f"the model is for images {tuple(model.shape)} with {levels_of(model)} levels, "
+            f"the data are {data.shape} with {data.levels} levels"
+        )
+
+
+def check_pixels(model: Any, command: str) -> None:
+    """PixelfastError for a model of codes, which has no distribution of pixels for `command` to work on."""
+    if not hasattr(model, "likelihood"):
+        raise PixelfastError(
+            f"{command} takes a model of pixels; this is a {registry.name_of(model)}, which `pixelfast eval` knows"
         )

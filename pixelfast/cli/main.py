@@ -42,7 +42,7 @@ def report_errors(work: Callable[[], None], debug: bool) -> int:
     """Do the work; what goes wrong becomes one line and an exit status, or is raised with `debug`."""
     try:
         work()
-        sys.stdout.flush()
+        print(end="", flush=True)  # a closed standard output is None
     except KeyboardInterrupt:
         print("pixelfast: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -12,7 +12,9 @@ import torch
 from pixelfast.cli import images as drawing
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import ShapeError
+from pixelfast.models.registry import levels_of
 from pixelfast.sampler import Stats
+from pixelfast.stages import StagedStats
 
 
 class Pictures:
@@ -20,7 +22,7 @@ class Pictures:
 
     def __init__(self, args: argparse.Namespace, model: Any) -> None:
         self._outputs = Outputs()
-        self._levels = model.likelihood.levels
+        self._levels = levels_of(model)
         self._channels = model.shape[0]
         self._paths = {"png": args.output, "gif": args.gif, "npz": args.npz}
         if not any(self._paths.values()):
@@ -63,9 +65,14 @@ class Pictures:
         print("wrote " + ", ".join(str(path) for path in self._paths.values() if path))
 
 
-def summary(stats: Stats | None) -> str:
+def summary(stats: Stats | StagedStats | None) -> str:
     """Speed and engine of a sampler's last call, in a few words."""
     assert stats is not None, "a sampler has statistics once it has sampled"
+    if isinstance(stats, StagedStats):
+        share = stats.decode_seconds / stats.seconds
+        return (
+            f"{stats.images_per_second:.1f} images/s, {share:.0%} of the time decoding; codes: {summary(stats.codes)}"
+        )
     return (
         f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, "
         f"{stats.gflops:.1f} GFLOP/s "

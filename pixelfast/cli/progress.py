@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 def wanted(choice: bool | None) -> bool:
     """Whether to show bars: as asked for, else when standard error is a terminal."""
+    if sys.stderr is None:  # closed
+        return False
     return sys.stderr.isatty() if choice is None else choice
 
 

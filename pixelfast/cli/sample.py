@@ -8,7 +8,8 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, pictures, progress
-from pixelfast.cli.loading import label_condition, load_model
+from pixelfast.cli.loading import check_pixels, label_condition, load_model
+from pixelfast.stages import in_stages
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -24,6 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.layout)
+    if not in_stages(model):
+        check_pixels(model, "sample")
     condition = label_condition(model, args, args.n)
     with pictures.Pictures(args, model) as pictures_out:
         sampler = pixelfast.compile(model, backend=args.backend, dtype=getattr(torch, args.dtype))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelfast import training
 from pixelfast.cli import arguments, progress
+from pixelfast.cli.loading import model_path
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.training.distribution import SaidByFirst
@@ -31,14 +32,27 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         help=f"one of: {', '.join(training.RECIPES)}; may be left out with --resume",
     )
-    parser.add_argument("--data", metavar="DIR", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
+    parser.add_argument("--data", metavar="PATH", required=True, type=Path, help=f"what to train on: {ACCEPTED}")
     parser.add_argument("--out", metavar="DIR", required=True, type=Path, help="for snapshots, log and the model")
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated",
+        help="change a field of the recipe, as in steps=100 or config.hidden=16; may be repeated; with --resume "
+        "steps, and what does not change the outcome",
+    )
+    parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        help="weights to begin with: a shipped model's name or a checkpoint file; what the recipe's model has more, as "
+        "a condition, begins at random",
+    )
+    parser.add_argument(
+        "--autoencoder",
+        metavar="FILE",
+        type=Path,
+        help="for recipes of a prior: the trained VQ-VAE whose codes it learns; the model written holds both",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot in --out")
     parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: a GPU where there is one)")
@@ -49,15 +63,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.recipe is None and not args.resume:
         raise PixelfastError(f"name a recipe: {', '.join(training.RECIPES)} (only --resume can do without)")
-    if args.recipe is None and args.set:
-        raise PixelfastError("--set changes a recipe: name it")
-    recipe = None if args.recipe is None else training.override(training.find_recipe(args.recipe), args.set)
+    recipe = None if args.recipe is None else training.find_recipe(args.recipe)
     first = os.environ.get("RANK", "0") == "0"
     try:
         result = training.train(
             recipe,
             data=args.data,
             out=args.out,
+            changes=args.set,
+            start=None if args.start is None else model_path(args.start),
+            autoencoder=args.autoencoder,
             resume=args.resume,
             progress=first and progress.wanted(args.progress),
             device=args.device,
@@ -69,4 +84,4 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise SystemExit(INTERRUPTED) from None
     if first:
-        print(f"{result.bits_per_dim:.4f} bits/dim on the test split, {result.steps} steps: {result.path}")
+        print(f"{result.loss:.4f} {result.unit} on the test split, {result.steps} steps: {result.path}")

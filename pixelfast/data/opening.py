@@ -40,6 +40,8 @@ def open_data(path: str | Path, split: SplitName = "train") -> ImageData:
     """
     check_split(split)
     path = Path(path)
+    if path.name in ("", ".."):  # data sets are called what their folder is called
+        path = path.resolve()
     try:
         if path.is_dir():
             return _open_folder(path, split, path)

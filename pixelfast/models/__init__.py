@@ -2,5 +2,8 @@
 
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
+from pixelfast.models.vector_quantizer import VectorQuantizer
+from pixelfast.models.vq_vae import VQVAE
+from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
-__all__ = ["GatedPixelCNN", "PixelCNNPlusPlus"]
+__all__ = ["VQVAE", "GatedPixelCNN", "PixelCNNPlusPlus", "VQVAEWithPrior", "VectorQuantizer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,6 +43,13 @@ def fraction(name: str, value: object) -> float:
     return float(value)
 
 
+def positive(name: str, value: object) -> float:
+    """`value` as a finite float above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise PixelfastError(f"{name} must be a number above 0, not {_short(value)}")
+    return float(value)
+
+
 def choice(name: str, value: object, accepted: Sequence[str]) -> str:
     """`value` when it is one of the accepted words."""
     if not isinstance(value, str) or value not in accepted:
@@ -79,6 +87,14 @@ def float_images(x: torch.Tensor, channels: int) -> None:
         raise ShapeError(f"the input must be (N, {channels}, H, W), not {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ShapeError(f"the input must be a float tensor, not {x.dtype}; scale the levels first")
+
+
+def integer_images(x: torch.Tensor, channels: int) -> None:
+    """ShapeError unless x is an integer tensor (N, channels, H, W)."""
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ShapeError(f"the input must be (N, {channels}, H, W), not {tuple(x.shape)}")
+    if x.dtype not in (torch.int64, torch.int32):
+        raise ShapeError(f"the input must be int64 levels, not {x.dtype}")
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelfast.errors import PixelfastError
 from pixelfast.likelihoods import Categorical
 from pixelfast.models import checks
 from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
@@ -83,7 +84,7 @@ class GatedPixelCNN(nn.Module):
     """Gated PixelCNN (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders"), with
     the dilations and the exact arithmetic of the UvA deep-learning notebooks' tutorial 12.
 
-    Input x: float (N, C, H, W), scaled as `input` says; any H and W. Output: logits (N, levels, C, H, W).
+    Input x: (N, C, H, W), as `input` says; any H and W. Output: logits (N, levels, C, H, W).
 
     Arguments:
         shape: (C, H, W) of the images it is made for.
@@ -97,7 +98,8 @@ class GatedPixelCNN(nn.Module):
         channel_order: "sequential": channel c of a pixel depends on its channels before c, through
             contiguous groups of features; "independent": the channels of a pixel are independent given the
             pixels before. The same for C = 1.
-        input: "signed" (levels scaled to [-1, 1]) or "unit" ([0, 1]).
+        input: "signed" (floats: levels scaled to [-1, 1]), "unit" ([0, 1]), or "levels" (integers, each read through
+            an embedding of `hidden` features; one channel only): for codes, whose numbers mean nothing.
 
     Raises ShapeError for a bad shape, input or condition, PixelfastError for any other bad argument.
     """
@@ -124,7 +126,9 @@ class GatedPixelCNN(nn.Module):
         hidden = checks.integer("hidden", hidden, groups, checks.MAX_WIDTH)
         dilations = checks.integers("dilations", dilations, 1, checks.MAX_SIDE, MAX_LAYERS)
         kernel_size = checks.odd("kernel_size", kernel_size, 3, 63)
-        self.input = checks.choice("input", input, ("signed", "unit"))
+        self.input = checks.choice("input", input, ("signed", "unit", "levels"))
+        if self.input == "levels" and channels > 1:
+            raise PixelfastError(f"input='levels' is for one channel, the shape has {channels}")
         self.condition = ConditionKind(classes, spatial_condition, vector_condition)
         self.likelihood = Categorical(levels=levels)
         self.config: dict[str, Any] = {
@@ -145,8 +149,12 @@ class GatedPixelCNN(nn.Module):
             stem_mask = channel_mask(hidden, channels, groups, own=False)
             mask = channel_mask(hidden, hidden, groups, own=True)
             head_mask = channel_mask(channels, hidden, groups, own=True)
-        self.stem_vertical = VerticalConv(channels, hidden, kernel_size, include_row=False)
-        self.stem_horizontal = HorizontalConv(channels, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask)
+        features = channels
+        if self.input == "levels":
+            self.embedding = nn.Embedding(levels, hidden)
+            features = hidden
+        self.stem_vertical = VerticalConv(features, hidden, kernel_size, include_row=False)
+        self.stem_horizontal = HorizontalConv(features, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask)
         self.blocks = nn.ModuleList(
             GatedBlock(hidden, kernel_size, dilation, mask, self.condition) for dilation in dilations
         )
@@ -159,8 +167,13 @@ class GatedPixelCNN(nn.Module):
         return self.condition.example(*self.shape[1:])
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        checks.float_images(x, self.shape[0])
+        if self.input == "levels":
+            checks.integer_images(x, self.shape[0])
+        else:
+            checks.float_images(x, self.shape[0])
         self.condition.check(condition, x)
+        if self.input == "levels":
+            x = self.embedding(x[:, 0]).permute(0, 3, 1, 2)
         v, h = self.stem_vertical(x), self.stem_horizontal(x)
         for block in self.blocks:
             v, h = block(v, h, condition)

@@ -9,10 +9,14 @@ from torch import nn
 from pixelfast.errors import PixelfastError
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
+from pixelfast.models.vq_vae import VQVAE
+from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
+    "vq_vae": VQVAE,
+    "vq_vae_with_prior": VQVAEWithPrior,
 }
 
 
@@ -29,3 +33,8 @@ def name_of(model: nn.Module) -> str:
         if type(model) is kind:
             return name
     raise PixelfastError(f"{type(model).__name__} is not one of pixelfast's models: {', '.join(MODELS)}")
+
+
+def levels_of(model: Any) -> int:
+    """How many values a channel of the images of one of pixelfast's models takes."""
+    return model.likelihood.levels if hasattr(model, "likelihood") else model.levels

@@ -20,6 +20,7 @@ from pixelfast.data import (
 )
 from pixelfast.data.splits import SplitName
 from pixelfast.errors import PixelfastError, ShapeError
+from pixelfast.models.registry import levels_of
 from pixelfast.training.batches import BatchOrder
 from pixelfast.training.noise import Use, derived_seeds
 from pixelfast.training.recipe import Recipe
@@ -87,9 +88,9 @@ def open_images(path: Path, split: SplitName, recipe: Recipe, model: Any) -> Ima
     levels = data.levels
     for transform in transforms:
         levels = transform.levels_after(levels)
-    if levels != model.likelihood.levels:
+    if levels != levels_of(model):
         raise ShapeError(
-            f"{path} gives images of {levels} levels and the model is made for {model.likelihood.levels}; "
+            f"{path} gives images of {levels} levels and the model is made for {levels_of(model)}; "
             "set levels, binarise or config.levels"
         )
     conditional = model.condition_example is not None

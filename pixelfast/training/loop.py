@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from torch import nn
 from pixelfast import checkpoints
 from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
-from pixelfast.models import registry
-from pixelfast.training import overrides
+from pixelfast.models import VQVAE, registry
+from pixelfast.training import overrides, stages
 from pixelfast.training.distribution import Processes, processes
-from pixelfast.training.evaluate import total_bits
+from pixelfast.training.evaluate import loss_unit, total_loss
 from pixelfast.training.images import ImageSet, open_images
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
@@ -33,6 +33,7 @@ from pixelfast.training.snapshot import (
     snapshot_paths,
     write_snapshot,
 )
+from pixelfast.training.start import take_weights
 from pixelfast.training.stop import asked_to_stop
 
 MODEL = "model.safetensors"
@@ -43,9 +44,10 @@ SNAPSHOT_SHARE = 0.05
 
 @dataclass(frozen=True)
 class TrainResult:
-    """bits_per_dim: of the averaged weights over the whole test set. path: the model that was written."""
+    """loss: of the averaged weights over the whole test set, in `unit`. path: the model that was written."""
 
-    bits_per_dim: float
+    loss: float
+    unit: str
     steps: int
     path: Path
 
@@ -55,6 +57,9 @@ def train(
     *,
     data: Path,
     out: Path,
+    changes: Iterable[str] = (),
+    start: Path | None = None,
+    autoencoder: Path | None = None,
     resume: bool = False,
     progress: bool = True,
     device: str | torch.device | None = None,
@@ -72,8 +77,11 @@ def train(
     Under torchrun every process calls this with the same arguments and sees the same folders; the first one
     writes. Processes that torchrun starts again resume by themselves.
 
-    recipe: None takes the snapshot's, with `resume`. device: default a GPU where there is one. `progress` shows
-    bars.
+    recipe: None takes the snapshot's, with `resume`. changes: texts like "steps=100", as `override` takes them, for
+    fields of the recipe; a resumed run can change those that do not decide what it has done so far. start: a
+    checkpoint whose weights a new run begins with (see `start`). autoencoder: one of a trained VQ-VAE, whose codes a
+    prior learns (see `stages`). A resumed run has both already. device: default a GPU where there is one. `progress`
+    shows bars.
 
     Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
     or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
@@ -82,23 +90,28 @@ def train(
     data, out = Path(data), Path(out)
     with processes(device) as group, _own_generator(group.device):
         saved = _find_snapshot(group, out, resume)
-        if recipe is None:
-            if saved is None:
-                raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
-            recipe = overrides.from_json(saved.state["recipe"])
+        try:
+            recipe, frozen = _whole_recipe(recipe, saved, changes, autoencoder)
+            torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
+            model = registry.create(recipe.model, **recipe.config)
+            if start is not None:
+                _check_start(recipe, start, saved)
+                take_weights(model, start)
+            if frozen is not None:
+                stages.take_over(model, frozen)
+        except PixelfastError as error:
+            raise group.common(error) from None
         if recipe.parallel == "fsdp" and not group.grouped:
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
             )
-        torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
-        model = registry.create(recipe.model, **recipe.config)
         train_images, test_images = _open_images(group, data, recipe, model)
         run = Run(recipe, model, train_images, group)
         if saved is not None:
             run.load(saved)
         group.by_first(lambda: _make_folder(out))
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
-        report = Report(recipe, out, run.step, log_bytes, progress) if group.first else None
+        report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
         try:
             with asked_to_stop() as stop:
                 trainer = _Trainer(run, group, data, out, report, test_images, stop.is_set)
@@ -106,11 +119,11 @@ def train(
                     # A folder that cannot be written shows now, not after the first steps.
                     trainer.save(required=True)
                 trainer.take_steps()
-                bits = trainer.evaluate_at_the_end()
+                loss = trainer.evaluate_at_the_end()
         finally:
             if report is not None:
                 report.close()
-    return TrainResult(bits_per_dim=bits, steps=run.step, path=out / MODEL)
+    return TrainResult(loss=loss, unit=loss_unit(model), steps=run.step, path=out / MODEL)
 
 
 class _Trainer:
@@ -176,28 +189,28 @@ class _Trainer:
         self._next_save = time.monotonic() + max(SNAPSHOT_SECONDS, took / SNAPSHOT_SHARE)
 
     def evaluate_at_the_end(self) -> float:
-        """Bits per dimension over the whole test set; writes the model."""
+        """The loss over the whole test set; writes the model."""
         model = self._run.averaged_model()
-        bits = self._bits(model, len(self._test_images))
-        if bits is None:
+        loss = self._loss(model, len(self._test_images))
+        if loss is None:
             self._interrupt()
 
         def write() -> str:
             assert self._report is not None
-            self._report.result(bits)
+            self._report.result(loss)
             checkpoints.save(model, self._out / MODEL)
             return ""
 
         self._group.by_first(write)
-        return bits
+        return loss
 
     def _log(self) -> None:
         run = self._run
         if run.step % self._recipe.log_every == 0 or run.step == self._recipe.steps:
-            bits, norm = run.take_means()
+            loss, norm = run.take_means()
             if self._report is not None:
                 self._report.advanced(run.step)
-                self._report.losses(bits, norm, self._recipe.learning_rate_at(run.step - 1))
+                self._report.losses(loss, norm, self._recipe.learning_rate_at(run.step - 1))
         elif self._report is not None:
             self._report.advanced(run.step)
 
@@ -205,27 +218,28 @@ class _Trainer:
         """Validation and samples of this step, where they are due. False when asked to stop on the way."""
         run, recipe = self._run, self._recipe
         if run.step % recipe.validate_every == 0:
-            bits = self._bits(run.averaged_model(), recipe.validation_images)
-            if bits is None:
+            loss = self._loss(run.averaged_model(), recipe.validation_images)
+            if loss is None:
                 return False
             if self._report is not None:
-                self._report.validation(bits)
+                self._report.validation(loss)
         if recipe.sample_every and run.step % recipe.sample_every == 0:
             model = run.averaged_model()
             if self._report is not None:
-                self._report.samples(model)
+                shown = torch.arange(min(recipe.sample_images, len(self._test_images)))
+                self._report.samples(model, self._test_images.always_the_same(shown)[0])
         run.reported = run.step
         return True
 
-    def _bits(self, model: nn.Module, count: int) -> float | None:
-        """Bits per dimension of the first `count` test images, each process taking its share.
+    def _loss(self, model: nn.Module, count: int) -> float | None:
+        """The loss of the first `count` test images, each process taking its share.
 
         None when asked to stop on the way.
         """
         count = min(count, len(self._test_images))
         mine = torch.arange(self._group.rank, count, self._group.world)
         show = self._report is not None and not self._report.bar.disable
-        total = total_bits(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
+        total = total_loss(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
         if any(self._group.any(self._stop())):
             return None
         return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / count
@@ -256,6 +270,26 @@ def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None
 
     path = group.by_first(find)
     return read_snapshot(Path(path)) if path else None
+
+
+def _whole_recipe(
+    recipe: Recipe | None, saved: Snapshot | None, changes: Iterable[str], autoencoder: Path | None
+) -> tuple[Recipe, VQVAE | None]:
+    """The recipe with all changes, and the autoencoder whose codes a new run is about."""
+    if recipe is None:
+        if saved is None:
+            raise PixelfastError("a new run needs a recipe; only a resumed one has its own")
+        recipe = overrides.from_json(saved.state["recipe"])
+    recipe = overrides.override(recipe, changes)
+    frozen = stages.open_autoencoder(recipe, autoencoder, needed=saved is None)
+    return (recipe if frozen is None else stages.completed(recipe, frozen)), frozen
+
+
+def _check_start(recipe: Recipe, start: Path, saved: Snapshot | None) -> None:
+    if saved is not None:
+        raise PixelfastError(f"a resumed run goes on with its own weights: leave --start {start} out")
+    if recipe.data_init:
+        raise PixelfastError(f"data_init would replace the weights of {start}: set data_init=false")
 
 
 def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:

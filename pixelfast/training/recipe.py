@@ -40,7 +40,9 @@ class Recipe:
 
     name: str = field(metadata=_about("what the run is called"))
     model: str = field(metadata=_about("the model's name, see `pixelfast models`"))
-    steps: int = field(metadata=_about("optimiser steps of the whole run"))
+    steps: int = field(
+        metadata=_about("optimiser steps of the whole run; a resumed run may get another number", free=True)
+    )
     config: Mapping[str, Any] = field(default_factory=dict, metadata=_about("the model's constructor arguments"))
 
     batch_size: int = field(default=16, metadata=_about("images per step, over all processes"))
@@ -92,7 +94,9 @@ class Recipe:
     log_every: int = field(default=10, metadata=_about("steps between lines of the log"))
     validate_every: int = field(default=2000, metadata=_about("steps between looks at the test set"))
     validation_images: int = field(default=1000, metadata=_about("how many of the first test images"))
-    sample_every: int = field(default=0, metadata=_about("steps between grids of samples; 0: none", free=True))
+    sample_every: int = field(
+        default=0, metadata=_about("steps between grids of samples, or of reconstructions; 0: none", free=True)
+    )
     sample_images: int = field(default=16, metadata=_about("images in such a grid", free=True))
     snapshot_every: int = field(default=500, metadata=_about("steps between snapshots", free=True))
     keep_snapshots: int = field(default=2, metadata=_about("how many of the last snapshots stay", free=True))

@@ -17,6 +17,42 @@ RECIPES: dict[str, Recipe] = {
             learning_rate=4e-3,
             validate_every=2500,
         ),
+        Recipe(
+            name="gated-pixelcnn-mnist-classes",
+            model="gated_pixelcnn",
+            config={
+                "shape": [1, 28, 28],
+                "levels": 256,
+                "hidden": 32,
+                "dilations": [1, 2, 1, 4, 1, 2, 1],
+                "classes": 10,
+            },
+            steps=30_000,  # four epochs
+            batch_size=8,
+            learning_rate=4e-3,
+            precision="bfloat16",
+            validate_every=2500,
+        ),
+        # Section 4.1 of the paper, narrower, for 28x28: 7x7 codes of 7 bits.
+        Recipe(
+            name="vqvae-mnist",
+            model="vq_vae",
+            config={"shape": [1, 28, 28], "levels": 256, "hidden": 64, "codes": 128, "code_width": 32},
+            steps=6000,
+            batch_size=32,
+            learning_rate=2e-3,
+            ema_decay=0.99,  # as slow as the codebook's own: encoder and codebook have to fit each other
+            validate_every=1000,
+        ),
+        Recipe(
+            name="vqvae-mnist-prior",
+            model="vq_vae_with_prior",
+            config={"prior_hidden": 64, "prior_dilations": [1, 1, 1, 1], "classes": 10},
+            steps=10_000,
+            batch_size=32,
+            learning_rate=2e-3,
+            validate_every=1000,
+        ),
         # Section 3 of the paper and its published code: the published network, learning rate and its decay,
         # Adam's betas, the average's decay, flips and data-dependent start, at one process's batch size.
         Recipe(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pixelfast.checkpoints.atomic import write_atomically
 from pixelfast.errors import PixelfastError
 from pixelfast.training.log import Log
-from pixelfast.training.plot import can_plot, loss_plot
+from pixelfast.training.plot import can_plot, field_of, loss_plot
 from pixelfast.training.recipe import Recipe
 from pixelfast.training.samples import sample_grid
 
@@ -27,15 +27,16 @@ class Report:
     Only the log is needed to go on; a plot or a grid that cannot be made is said, and the run goes on.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, step: int, log_bytes: int, progress: bool) -> None:
+    def __init__(self, recipe: Recipe, unit: str, out: Path, step: int, log_bytes: int, progress: bool) -> None:
         self._recipe = recipe
+        self._unit = unit
         self._out = out
         self._progress = progress
         self._step = step
         self.bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=not progress)
         self.log = Log(out / LOG, log_bytes, self.say)
         self._dashboard = _dashboard(out / TENSORBOARD, step)
-        self._shown = {"bits": "-", "test": "-"}
+        self._shown = {"loss": "-", "test": "-"}
 
     def say(self, text: str) -> None:
         """One line to whoever watches."""
@@ -46,30 +47,32 @@ class Report:
         self.bar.update(step - self._step)
         self._step = step
 
-    def losses(self, bits: float, norm: float, rate: float) -> None:
+    def losses(self, loss: float, norm: float, rate: float) -> None:
         """Means over the last steps."""
-        self._write(bits_per_dim=bits, gradient_norm=norm, learning_rate=rate)
-        self._show(bits=f"{bits:.3f}")
+        self._write(loss, gradient_norm=norm, learning_rate=rate)
+        self._show(loss=f"{loss:.3f}")
 
-    def validation(self, bits: float) -> None:
-        """Bits per dimension on the part of the test set that is looked at on the way."""
-        self._write(validation_bits_per_dim=bits)
-        self._show(test=f"{bits:.4f}")
+    def validation(self, loss: float) -> None:
+        """The loss on the part of the test set that is looked at on the way."""
+        self._write(loss, "validation_")
+        self._show(test=f"{loss:.4f}")
         self.plot()
         if not self._progress:
-            self.say(f"step {self._step:,} of {self._recipe.steps:,}: {self._shown['bits']} bits/dim, test {bits:.4f}")
+            self.say(
+                f"step {self._step:,} of {self._recipe.steps:,}: {self._shown['loss']} {self._unit}, test {loss:.4f}"
+            )
 
-    def result(self, bits: float) -> None:
-        """Bits per dimension on the whole test set, at the end."""
-        self._write(test_bits_per_dim=bits)
+    def result(self, loss: float) -> None:
+        """The loss on the whole test set, at the end."""
+        self._write(loss, "test_")
         self.plot()
 
-    def samples(self, model: nn.Module) -> None:
-        """A grid of samples of the model."""
+    def samples(self, model: nn.Module, images: Tensor) -> None:
+        """A grid of samples of the model, or of `images` and their reconstructions, see `sample_grid`."""
         path = self._out / SAMPLES / f"step-{self._step:08d}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, sample_grid(model, self._recipe.sample_images))
+            write_atomically(path, sample_grid(model, self._recipe.sample_images, images))
         except (OSError, PixelfastError) as error:
             self.say(f"no samples at step {self._step:,}: {error}")
 
@@ -78,7 +81,7 @@ class Report:
         if not can_plot():
             return
         try:
-            write_atomically(self._out / PLOT, loss_plot(self._recipe.name, self.log.lines))
+            write_atomically(self._out / PLOT, loss_plot(self._recipe.name, self._unit, self.log.lines))
         except OSError as error:
             self.say(f"no plot: {error}")
 
@@ -89,7 +92,8 @@ class Report:
         if self._dashboard is not None:
             self._dashboard.close()
 
-    def _write(self, **values: float) -> None:
+    def _write(self, loss: float, of: str = "", **others: float) -> None:
+        values = {of + field_of(self._unit): loss, **others}
         self.log.write(step=self._step, **values)
         if self._dashboard is not None:
             for name, value in values.items():

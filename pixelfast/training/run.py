@@ -17,6 +17,7 @@ from pixelfast.models import registry
 from pixelfast.models.initialise import initialise_from_data
 from pixelfast.training import noise, overrides
 from pixelfast.training.blocks import recompute_blocks
+from pixelfast.training.codebooks import forget, has_parameters_as_codebooks, update_codebooks
 from pixelfast.training.distribution import Processes, replicate
 from pixelfast.training.evaluate import Objective, network_input
 from pixelfast.training.images import Batches, ImageSet
@@ -63,6 +64,12 @@ class Run:
         if replicated:
             objective = replicate(objective, processes.device, unused=unused)
         elif processes.grouped:
+            if has_parameters_as_codebooks(objective):
+                error = PixelfastError(
+                    "parallel=fsdp does not shard a codebook that is learned by gradient: take parallel=ddp, or "
+                    "config.codebook=ema"
+                )
+                raise processes.common(error)
             # Imported here for what the import costs every other run, and every other command.
             from pixelfast.training import sharding
 
@@ -94,6 +101,7 @@ class Run:
             total += bits.detach() / self._pieces
         norm = self._clip()
         self._optimizer.step()
+        update_codebooks(self.model, mine, self._pieces, self._processes)
         self.average.update_parameters(self.model)
         self.step += 1
         # Read later, all at once: looking at a number waits for the GPU.
@@ -119,7 +127,7 @@ class Run:
             self._window.append([bits, norm])
 
     def take_means(self) -> tuple[float, float]:
-        """Mean loss in bits per dimension and mean gradient norm of the steps since the last call."""
+        """Mean loss and mean gradient norm of the steps since the last call."""
         self.settle()
         bits, norms = zip(*self._window, strict=True)
         self._window.clear()
@@ -170,6 +178,10 @@ class Run:
                 )
             if state["noise"] != noise.VERSION:
                 raise CheckpointError("the snapshot was written by another version of pixelfast; resume with that one")
+            if state["step"] > self.recipe.steps:
+                raise CheckpointError(
+                    f"the snapshot is of step {state['step']}, which is past the {self.recipe.steps} steps asked for"
+                )
             self._load(self.model, snapshot.tensors["model"])
             self._load(self.average, snapshot.tensors["ema"])
             self._load_optimizer(snapshot.tensors["optimizer"])
@@ -192,6 +204,7 @@ class Run:
         objective(*self._on_device(*self.batches.part(0, 0, 1))).backward()
         unused = any(parameter.grad is None for parameter in objective.parameters())
         objective.zero_grad(set_to_none=True)
+        forget(objective)
         return unused
 
     def _on_device(self, images: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,54 @@
+"""Training in two stages: first an autoencoder, then a prior over the codes of that autoencoder, which is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pixelfast import checkpoints
+from pixelfast.errors import PixelfastError
+from pixelfast.models import VQVAE, VQVAEWithPrior, registry
+from pixelfast.training.recipe import Recipe
+
+
+def open_autoencoder(recipe: Recipe, path: Path | None, *, needed: bool) -> VQVAE | None:
+    """The trained autoencoder for the recipe's prior, None where `path` is None and none is `needed`.
+
+    Raises PixelfastError when the recipe trains a prior and has no autoencoder, or the other way round, and when
+    the file holds another model.
+    """
+    if registry.MODELS[recipe.model] is not VQVAEWithPrior:
+        if path is not None:
+            raise PixelfastError(f"recipe {recipe.name} trains no prior: leave the autoencoder {path} out")
+        return None
+    if path is None:
+        if needed:
+            raise PixelfastError(
+                f"recipe {recipe.name} learns the codes of a trained VQ-VAE: give its file as --autoencoder"
+            )
+        return None
+    model: Any = checkpoints.load(path)
+    if isinstance(model, VQVAEWithPrior):
+        model = model.autoencoder
+    if not isinstance(model, VQVAE):
+        raise PixelfastError(f"{path} holds a {registry.name_of(model)}; a prior needs the codes of a vq_vae")
+    return model
+
+
+def completed(recipe: Recipe, autoencoder: VQVAE) -> Recipe:
+    """The recipe with the autoencoder's arguments in its config. Raises PixelfastError where it has others."""
+    for name, value in recipe.config.items():
+        if value != autoencoder.config.get(name, value):
+            raise PixelfastError(
+                f"config.{name} is {value} and the autoencoder's {autoencoder.config[name]}: leave it out"
+            )
+    return replace(recipe, config={**autoencoder.config, **recipe.config})
+
+
+def take_over(model: nn.Module, autoencoder: VQVAE) -> None:
+    """Gives the model the autoencoder's weights."""
+    assert isinstance(model, VQVAEWithPrior)
+    model.autoencoder.load_state_dict(autoencoder.state_dict())
