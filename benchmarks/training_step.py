@@ -1,6 +1,6 @@
 """A training step with the fused operations, in eager torch and under torch.compile: time and peak memory.
 
-    python benchmarks/training_step.py [--model pixelcnnpp|gated-pixelcnn] [--batch-size N] [--steps N] [--json FILE]
+    python benchmarks/training_step.py [--model pixelcnnpp|gated-pixelcnn] [--batch-size N] [--steps N] [--save FILE]
 
 A step is the forward pass, the loss, the backward pass and the optimizer. "eager" is the model in plain torch with the
 likelihood's log_prob as its loss, "compile" the same under torch.compile. Steps of the three take turns, so that other
@@ -17,10 +17,10 @@ import ctypes
 import gc
 import json
 import multiprocessing
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from torch import Tensor
 
 from pixelfast import _C
 from pixelfast.bench.memory import peak_bytes
+from pixelfast.bench.quiet import doubts, load
+from pixelfast.bench.versions import versions
+from pixelfast.machine import measure
 from pixelfast.models import registry
 from pixelfast.models.fused import plain_torch
 from pixelfast.training.evaluate import network_input
@@ -108,7 +111,7 @@ def _resident(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
 
-def measure(name: str, batch_size: int, steps: int) -> dict[str, dict[str, float]]:
+def compare(name: str, batch_size: int, steps: int) -> dict[str, dict[str, float]]:
     """Times and memory of each way."""
     figures = time_steps(name, batch_size, steps)
     for way in WAYS:
@@ -122,11 +125,13 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, action="append", help="default: both")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--save", type=Path, help="write what was measured to this JSON file")
     args = parser.parse_args()
+    before, loads = measure(), [load()]
     results = []
     for name in args.model or MODELS:
-        figures = measure(name, args.batch_size, args.steps)
+        figures = compare(name, args.batch_size, args.steps)
+        loads.append(load())
         results.append({"model": name, "batch_size": args.batch_size, "threads": torch.get_num_threads(), **figures})
         print(f"{name}, batch {args.batch_size}, {torch.get_num_threads()} threads, {_C.available_isas()[0]}")
         for way, row in figures.items():
@@ -137,9 +142,14 @@ def main() -> None:
                 f"{tensors:7.0f} MiB of tensors {resident:7.0f} MiB resident; over fused {ratios}",
                 flush=True,
             )
-    if args.json:
-        machine = {"torch": torch.__version__, "isa": _C.available_isas()[0], "machine": platform.machine()}
-        args.json.write_text(json.dumps({**machine, "results": results}, indent=1) + "\n")
+    after = measure()
+    reasons = doubts(before, after, loads, [])
+    for reason in reasons:
+        print(f"doubt: {reason}")
+    if args.save:
+        machine = {**asdict(before.best(after)), "isa": _C.available_isas()[0], "doubts": reasons}
+        found = {**versions(), "machine": machine, "results": results}
+        args.save.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
