@@ -6,14 +6,18 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "engine.h"
 #include "measure.h"
+#include "ops_conv.h"
 #include "ops_mixture_loss.h"
 #include "plan.h"
 
@@ -422,6 +426,146 @@ void mixture_loss_gradient_of(const std::array<int64_t, 4>& shape, int64_t mixtu
     mixture_loss_gradient(isa, task);
 }
 
+// ---- Convolutions and gates. Tensors come as (address, strides in elements), addresses of the caller's memory.
+
+ConvTensor read_tensor(const py::handle& object) {
+    ConvTensor out;
+    if (object.is_none()) return out;
+    const py::tuple fields = tuple_of(object, 2, "a tensor");
+    out.data = reinterpret_cast<void*>(fields[0].cast<uintptr_t>());
+    const py::tuple strides = tuple_of(fields[1], 4, "strides");
+    for (size_t i = 0; i < 4; ++i) out.strides[i] = strides[i].cast<int64_t>();
+    return out;
+}
+
+void* read_address(const std::optional<uintptr_t>& address) { return reinterpret_cast<void*>(address.value_or(0)); }
+
+template <class Choice>
+Choice chosen(const std::string& name, std::initializer_list<std::pair<const char*, Choice>> choices) {
+    for (const auto& [choice, value] : choices)
+        if (name == choice) return value;
+    throw std::invalid_argument("unknown name " + name);
+}
+
+FloatType float_type_of(const std::string& name) {
+    return chosen<FloatType>(name, {{"float32", FloatType::float32},
+                                    {"float64", FloatType::float64},
+                                    {"bfloat16", FloatType::bfloat16},
+                                    {"float16", FloatType::float16}});
+}
+
+Activation activation_of(const std::string& name) {
+    return chosen<Activation>(name, {{"none", Activation::none},
+                                     {"concat_elu", Activation::concat_elu},
+                                     {"tanh", Activation::tanh_gate},
+                                     {"linear", Activation::linear_gate}});
+}
+
+ConvTask read_conv(const std::string& dtype, const std::string& activation, const std::array<int64_t, 5>& sizes,
+                   const std::array<int64_t, 6>& kernel, const std::optional<std::tuple<uint32_t, double, uint64_t>>& dropout,
+                   const py::object& x, const py::object& condition, uintptr_t weight, int64_t threads) {
+    ConvTask task{};
+    task.type = float_type_of(dtype);
+    task.activation = activation_of(activation);
+    std::tie(task.images, task.channels, task.outputs, task.height, task.width) = std::tuple_cat(sizes);
+    std::tie(task.kernel_rows, task.kernel_columns, task.top, task.left, task.row_dilation, task.column_dilation) =
+        std::tuple_cat(kernel);
+    if (dropout) std::tie(task.dropout.threshold, task.dropout.scale, task.dropout.seed) = *dropout;
+    task.x = read_tensor(x);
+    task.condition = read_tensor(condition);
+    task.weight = reinterpret_cast<const void*>(weight);
+    task.threads = threads;
+    return task;
+}
+
+GateTask read_gate(const std::string& dtype, const std::string& activation, const std::array<int64_t, 4>& sizes,
+                   const py::object& x, const py::object& condition, int64_t threads) {
+    GateTask task{};
+    task.type = float_type_of(dtype);
+    task.activation = activation_of(activation);
+    std::tie(task.images, task.features, task.height, task.width) = std::tuple_cat(sizes);
+    task.x = read_tensor(x);
+    task.condition = read_tensor(condition);
+    task.threads = threads;
+    return task;
+}
+
+// What binds a task's own arguments, in the order of read_conv and read_gate.
+void define_convolutions(py::module& module) {
+    module.def(
+        "conv",
+        [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 6>& kernel, const std::optional<std::tuple<uint32_t, double, uint64_t>>& dropout,
+           const py::object& x, const py::object& condition, uintptr_t weight, int64_t threads,
+           std::optional<uintptr_t> bias, const py::object& added, const py::object& out) {
+            ConvTask task = read_conv(dtype, activation, sizes, kernel, dropout, x, condition, weight, threads);
+            task.bias = read_address(bias);
+            task.added = read_tensor(added);
+            task.out = read_tensor(out);
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            conv(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("activation"), py::arg("sizes"), py::arg("kernel"), py::arg("dropout"),
+        py::arg("x"), py::arg("condition"), py::arg("weight"), py::arg("threads"), py::arg("bias"), py::arg("added"),
+        py::arg("out"));
+    module.def(
+        "conv_gradient",
+        [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 6>& kernel, const std::optional<std::tuple<uint32_t, double, uint64_t>>& dropout,
+           const py::object& x, const py::object& condition, uintptr_t weight, int64_t threads,
+           const py::object& out_gradient, const py::object& x_gradient, std::optional<uintptr_t> weight_gradient,
+           std::optional<uintptr_t> bias_gradient) {
+            ConvTask task = read_conv(dtype, activation, sizes, kernel, dropout, x, condition, weight, threads);
+            task.out_gradient = read_tensor(out_gradient);
+            task.x_gradient = read_tensor(x_gradient);
+            task.weight_gradient = read_address(weight_gradient);
+            task.bias_gradient = read_address(bias_gradient);
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            conv_gradient(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("activation"), py::arg("sizes"), py::arg("kernel"), py::arg("dropout"),
+        py::arg("x"), py::arg("condition"), py::arg("weight"), py::arg("threads"), py::arg("out_gradient"),
+        py::arg("x_gradient"), py::arg("weight_gradient"), py::arg("bias_gradient"));
+    module.def(
+        "gate",
+        [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 4>& sizes,
+           const py::object& x, const py::object& condition, int64_t threads, const py::object& residual,
+           const py::object& out) {
+            GateTask task = read_gate(dtype, activation, sizes, x, condition, threads);
+            task.residual = read_tensor(residual);
+            task.out = read_tensor(out);
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            gate(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("activation"), py::arg("sizes"), py::arg("x"), py::arg("condition"),
+        py::arg("threads"), py::arg("residual"), py::arg("out"));
+    module.def(
+        "gate_gradient",
+        [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 4>& sizes,
+           const py::object& x, const py::object& condition, int64_t threads, const py::object& out_gradient,
+           const py::object& x_gradient) {
+            GateTask task = read_gate(dtype, activation, sizes, x, condition, threads);
+            task.out_gradient = read_tensor(out_gradient);
+            task.x_gradient = read_tensor(x_gradient);
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            gate_gradient(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("activation"), py::arg("sizes"), py::arg("x"), py::arg("condition"),
+        py::arg("threads"), py::arg("out_gradient"), py::arg("x_gradient"));
+    module.def(
+        "conv_scratch_bytes",
+        [](const std::string& dtype, const std::string& activation, const std::array<int64_t, 5>& sizes,
+           const std::array<int64_t, 6>& kernel) {
+            const ConvTask task = read_conv(dtype, activation, sizes, kernel, std::nullopt, py::none(), py::none(), 0, 1);
+            return conv_scratch_bytes(select_isa("", Precision::float32), task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("activation"), py::arg("sizes"), py::arg("kernel"));
+}
+
 }  // namespace
 }  // namespace pixelfast
 
@@ -484,4 +628,5 @@ PYBIND11_MODULE(_C, module) {
     module.def("mixture_loss_gradient", &mixture_loss_gradient_of, py::kw_only(), py::arg("shape"),
                py::arg("mixtures"), py::arg("levels"), py::arg("params"), py::arg("x"), py::arg("nats_gradient"),
                py::arg("gradient"), py::arg("threads"));
+    define_convolutions(module);
 }

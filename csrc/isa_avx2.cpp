@@ -3,11 +3,13 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #pragma GCC push_options

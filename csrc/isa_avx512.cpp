@@ -3,13 +3,16 @@
 
 // GCC 12 warns of its own header's deliberately undefined vectors.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #pragma GCC push_options

@@ -1,9 +1,11 @@
 // Kernels for any CPU the compiler targets: SSE2 on x86-64.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels.h"
+#include "memory.h"
 #include "scalar_math.h"
 
 #define PF_ISA_NAME "baseline"

@@ -11,6 +11,7 @@
 #include "quantise.h"
 #include "gumbel.h"
 #include "ops_planes.h"
+#include "ops_conv_impl.h"
 #include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {
@@ -39,6 +40,8 @@ static const KernelTable kTable = {
     &attend,
     &noise,
     &gumbel_argmax,
+    &kConvKernels<float>,
+    &kConvKernels<double>,
     kMixtureLoss<F>,
     kMixtureLoss<double>,
 };

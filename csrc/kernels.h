@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ops_conv_layout.h"
 #include "ops_mixture_loss.h"
 #include "philox.h"
 
@@ -109,6 +110,8 @@ struct KernelTable {
     // The lowest i that maximises logits[i] - temperature * log(-log(u_i)), u_i = (words[i] + 0.5) 2^-32; -1 where a
     // logit is NaN or all are minus infinity. In double precision. Up to a vector past `count` is read of both arrays.
     int64_t (*gumbel_argmax)(const float* logits, const uint32_t* words, double temperature, int64_t count);
+    const ConvKernels* conv_float32;  // for training, by the arithmetic
+    const ConvKernels* conv_float64;
     MixtureLossKernels mixture_loss_float32, mixture_loss_float64;  // by the arithmetic
 };
 

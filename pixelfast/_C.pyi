@@ -103,6 +103,81 @@ def noise_words(seed: int, sample: int, number: int, draws: int, stream: int, is
 def max_threads() -> int:
     """Threads that OpenMP would give to a parallel region."""
 
+# Convolutions and gates. A tensor is its address and its four strides in elements; the memory is trusted.
+
+_Tensor = tuple[int, tuple[int, ...]] | None
+
+def conv(
+    *,
+    dtype: str,
+    activation: str,
+    sizes: tuple[int, int, int, int, int],
+    kernel: tuple[int, int, int, int, int, int],
+    dropout: tuple[int, float, int] | None,
+    x: _Tensor,
+    condition: _Tensor,
+    weight: int,
+    threads: int,
+    bias: int | None,
+    added: _Tensor,
+    out: _Tensor,
+) -> None:
+    """out <- bias + added + the convolution of activation(x); see csrc/ops_conv.h.
+
+    dtype: "float32" | "float64" | "bfloat16" | "float16", of every tensor; activation: "none" | "concat_elu" | "tanh" |
+    "linear"; sizes: (images, channels of x, outputs, height, width); kernel: (rows, columns, top, left, row dilation,
+    column dilation); dropout: (threshold, scale, seed); weight, bias: addresses of dense memory.
+    """
+
+def conv_gradient(
+    *,
+    dtype: str,
+    activation: str,
+    sizes: tuple[int, int, int, int, int],
+    kernel: tuple[int, int, int, int, int, int],
+    dropout: tuple[int, float, int] | None,
+    x: _Tensor,
+    condition: _Tensor,
+    weight: int,
+    threads: int,
+    out_gradient: _Tensor,
+    x_gradient: _Tensor,
+    weight_gradient: int | None,
+    bias_gradient: int | None,
+) -> None:
+    """The gradients that are asked for, from that of `conv`'s result."""
+
+def conv_scratch_bytes(
+    *, dtype: str, activation: str, sizes: tuple[int, int, int, int, int], kernel: tuple[int, int, int, int, int, int]
+) -> int:
+    """Bytes that each thread works in."""
+
+def gate(
+    *,
+    dtype: str,
+    activation: str,
+    sizes: tuple[int, int, int, int],
+    x: _Tensor,
+    condition: _Tensor,
+    threads: int,
+    residual: _Tensor,
+    out: _Tensor,
+) -> None:
+    """out <- residual + the gate of x + condition; sizes: (images, channels of out, height, width)."""
+
+def gate_gradient(
+    *,
+    dtype: str,
+    activation: str,
+    sizes: tuple[int, int, int, int],
+    x: _Tensor,
+    condition: _Tensor,
+    threads: int,
+    out_gradient: _Tensor,
+    x_gradient: _Tensor,
+) -> None:
+    """x_gradient <- the gradient in x, from that of `gate`'s result."""
+
 def mixture_loss(
     *,
     shape: tuple[int, ...],

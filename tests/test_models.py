@@ -246,7 +246,8 @@ class TestPlusPlusDetails:
         model.encoder[0].vertical[0].dropout.register_forward_hook(lambda _, x, y: seen.append((x[0], y)))
         torch.manual_seed(0)
         x = images(model).float()
-        model.train()(x)
+        with torch.no_grad():  # with gradients, training runs fused operations
+            model.train()(x)
         dropped = (seen[0][1] == 0) & (seen[0][0] != 0)
         per_channel = dropped[0].flatten(1).float().mean(1)
         assert ((per_channel > 0) & (per_channel < 1)).all()

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelfast import ops
+from pixelfast.models.fused import fused
+
 
 def channel_mask(targets: int, sources: int, groups: int, *, own: bool) -> Tensor:
     """Which of the source features a target feature may read at its own pixel: bool (targets, sources).
@@ -56,11 +59,20 @@ class VerticalConv(nn.Conv2d):
         self.reach = dilation * (kernel_size // 2)
         rows = kernel_size // 2 + include_row
         super().__init__(inputs, outputs, (rows, kernel_size), dilation=dilation)
+        self.shift = (self.reach, self.reach, self.reach, 0 if include_row else -dilation)
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused(self):
+            return ops.masked_conv(x, self.weight, self.bias, padding=self.shift, dilation=self.dilation[0])
         reach, height = self.reach, x.shape[2]
         padded = F.pad(x, (reach, reach, reach, 0))
         return F.conv2d(padded, self.weight, self.bias, dilation=self.dilation)[:, :, :height]
+
+    def after_gate(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """The layer applied to the gate of x + condition, as one operation for training."""
+        return ops.gated_conv(
+            x, self.weight, self.bias, condition=condition, padding=self.shift, dilation=self.dilation[0]
+        )
 
 
 class HorizontalConv(nn.Conv2d):
@@ -83,12 +95,25 @@ class HorizontalConv(nn.Conv2d):
     ) -> None:
         self.reach = dilation * (kernel_size // 2)
         super().__init__(inputs, outputs, (1, kernel_size // 2 + include_pixel), dilation=dilation)
+        self.shift = (self.reach, 0 if include_pixel else -dilation, 0, 0)
         self.register_buffer("mask", pixel_mask(self.weight, mask), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """`added`, (N, out, H, W), is added to the result."""
+        if fused(self):
+            return ops.masked_conv(
+                x,
+                self.weight,
+                self.bias,
+                padding=self.shift,
+                dilation=self.dilation[0],
+                mask=self.mask,
+                added=added,
+            )
         padded = F.pad(x, (self.reach, 0, 0, 0))
         weight = masked(self.weight, self.mask)
-        return F.conv2d(padded, weight, self.bias, dilation=self.dilation)[:, :, :, : x.shape[3]]
+        out = F.conv2d(padded, weight, self.bias, dilation=self.dilation)[:, :, :, : x.shape[3]]
+        return out if added is None else out + added
 
 
 class MaskedConv1x1(nn.Conv2d):
@@ -101,4 +126,10 @@ class MaskedConv1x1(nn.Conv2d):
         self.register_buffer("mask", pixel_mask(self.weight, mask), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused(self):
+            return ops.masked_conv(x, self.weight, self.bias, mask=self.mask)
         return F.conv2d(x, masked(self.weight, self.mask), self.bias)
+
+    def after_gate(self, x: Tensor, condition: Tensor | None, added: Tensor) -> Tensor:
+        """added + the layer applied to the gate of x + condition, as one operation for training."""
+        return ops.gated_conv(x, self.weight, self.bias, condition=condition, mask=self.mask, added=added)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pixelfast.likelihoods import Categorical
 from pixelfast.models import checks
 from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
 from pixelfast.models.conditioning import ConditionKind, project
+from pixelfast.models.fused import fused
 
 MAX_LAYERS = 128
 
@@ -23,8 +24,18 @@ def gate(features: Tensor) -> Tensor:
     return torch.tanh(first) * torch.sigmoid(second)
 
 
+class Ungated(NamedTuple):
+    """The vertical stack before a block's gate: gate(features + condition) is left to whoever reads it.
+
+    features: (N, 2 * hidden, H, W); condition: broadcastable to them.
+    """
+
+    features: Tensor
+    condition: Tensor | None
+
+
 class GatedBlock(nn.Module):
-    """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W).
+    """One layer of both stacks. (v, h) -> (v, h), each (N, hidden, H, W); in training v comes out `Ungated`.
 
     The link to the horizontal stack is taken before the vertical gate; only the horizontal stack has a
     residual. A condition is added before both gates. `mask`: which features may read which at their pixel.
@@ -39,19 +50,34 @@ class GatedBlock(nn.Module):
         self.horizontal = HorizontalConv(
             hidden, 2 * hidden, kernel_size, dilation=dilation, include_pixel=True, mask=mask
         )
-        self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1)
+        self.link = MaskedConv1x1(2 * hidden, 2 * hidden, None)
         self.mix = MaskedConv1x1(hidden, hidden, mask)
         self.condition_vertical = condition.projection(2 * hidden)
         self.condition_horizontal = condition.projection(2 * hidden)
 
-    def forward(self, v: Tensor, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor | Ungated, h: Tensor, condition: Tensor | None) -> tuple[Tensor | Ungated, Tensor]:
+        if fused(self):
+            return self._fused_forward(v, h, condition)
         above = self.vertical(v)
-        left = self.horizontal(h) + self.link(above)
-        if condition is not None:
-            assert self.condition_vertical is not None and self.condition_horizontal is not None
-            above = above + project(self.condition_vertical, condition)
-            left = left + project(self.condition_horizontal, condition)
+        left = self.horizontal(h, self.link(above))
+        vertical, horizontal = self._conditions(condition)
+        if vertical is not None and horizontal is not None:
+            above, left = above + vertical, left + horizontal
         return gate(above), self.mix(gate(left)) + h
+
+    def _fused_forward(self, v: Tensor | Ungated, h: Tensor, condition: Tensor | None) -> tuple[Ungated, Tensor]:
+        """The same from fused operations, which keep h and what the convolutions before the gates return."""
+        above = self.vertical.after_gate(v.features, v.condition) if isinstance(v, Ungated) else self.vertical(v)
+        left = self.horizontal(h, self.link(above))
+        vertical, horizontal = self._conditions(condition)
+        return Ungated(above, vertical), self.mix.after_gate(left, horizontal, h)
+
+    def _conditions(self, condition: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What is added before the vertical and the horizontal gate."""
+        if condition is None:
+            return None, None
+        assert self.condition_vertical is not None and self.condition_horizontal is not None
+        return project(self.condition_vertical, condition), project(self.condition_horizontal, condition)
 
 
 class GatedPixelCNN(nn.Module):

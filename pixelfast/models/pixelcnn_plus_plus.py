@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelfast import ops
 from pixelfast.errors import ShapeError
 from pixelfast.likelihoods import DiscretizedLogisticMixture
 from pixelfast.models import checks
 from pixelfast.models.conditioning import ConditionKind, project
+from pixelfast.models.fused import fused
 from pixelfast.models.shifted_conv import (
     ShiftedConv2d,
     ShiftedDeconv2d,
@@ -46,6 +48,8 @@ class GatedResnet(nn.Module):
         self.condition = condition.projection(2 * filters)
 
     def forward(self, x: Tensor, aux: Tensor | None, condition: Tensor | None) -> Tensor:
+        if fused(self):
+            return self._fused_forward(x, aux, condition)
         features = self.conv_in(concat_elu(x))
         if self.skip is not None and aux is not None:
             features = features + self.skip(concat_elu(aux))
@@ -54,6 +58,15 @@ class GatedResnet(nn.Module):
             features = features + project(self.condition, condition)
         value, gate = features.chunk(2, dim=1)
         return x + value * torch.sigmoid(gate)
+
+    def _fused_forward(self, x: Tensor, aux: Tensor | None, condition: Tensor | None) -> Tensor:
+        """The same from fused operations, which keep x, aux and the outputs of both convolutions and nothing else."""
+        skipped = None if self.skip is None or aux is None else self.skip.after_concat_elu(aux)
+        features = self.conv_in.after_concat_elu(x, added=skipped)
+        dropout = self.dropout.p if self.dropout.training else 0.0
+        features = self.conv_out.after_concat_elu(features, dropout=dropout)
+        projected = None if self.condition is None or condition is None else project(self.condition, condition)
+        return ops.gated(features, kind="linear", condition=projected, residual=x)
 
 
 class Level(nn.Module):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelfast import ops
 from pixelfast.models.weight_norm import weight_norm
 
 
@@ -32,6 +33,7 @@ class WeightNormConv2d(nn.Module):
     """
 
     output_axis = 0
+    padding = (0, 0, 0, 0)
 
     def __init__(
         self,
@@ -67,6 +69,10 @@ class WeightNormConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, self.weight(), self.bias)
+
+    def after_concat_elu(self, x: Tensor, *, dropout: float = 0.0, added: Tensor | None = None) -> Tensor:
+        """added + the layer applied to dropout(concat_elu(x)), as one operation for training. Stride 1 only."""
+        return ops.concat_elu_conv(x, self.weight(), self.bias, padding=self.padding, dropout=dropout, added=added)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight_v.shape)}, norm_axis={self.norm_axis}"
