@@ -22,8 +22,8 @@ from .reduction import NEGLIGIBLE
 from .reduction import RULES as REDUCTIONS
 
 Array = np.ndarray
-MAX_ELEMENTS = 1 << 20
-"""Most products of two numbers that are followed one by one."""
+MAX_ELEMENTS = 1 << 15
+"""Most products of two numbers that are followed one by one: compiling takes seconds then."""
 _UNKNOWN = "a product of two image-dependent tensors (attention) that is used otherwise than through a softmax"
 
 
