@@ -107,6 +107,29 @@ ContractionSpec read_contraction(const py::handle& object, Owners& owners) {
     return out;
 }
 
+AttendedSpec read_attended(const py::handle& object) {
+    const py::tuple fields = tuple_of(object, 4, "what an attention reads");
+    return {fields[0].cast<int32_t>(), fields[1].cast<int32_t>(), fields[2].cast<int32_t>(), fields[3].cast<int32_t>()};
+}
+
+AttentionSpec read_attention(const py::handle& object, Owners& owners) {
+    const py::tuple fields = tuple_of(object, 9, "an attention");
+    AttentionSpec out;
+    out.result = fields[0].cast<int32_t>();
+    out.query = read_attended(fields[1]);
+    out.keys = read_attended(fields[2]);
+    out.values = read_attended(fields[3]);
+    out.first = to_vector<int32_t>(fields[4]);
+    out.heads = fields[5].cast<int32_t>();
+    out.scale = fields[6].cast<double>();
+    out.epsilon = fields[7].cast<double>();
+    if (fields[8].is_none()) return out;
+    if (out.first.empty()) throw std::invalid_argument("an attention without pairs has a bias");
+    out.bias_heads = py::len(fields[8]);
+    out.bias = checked<double>(fields[8], {out.bias_heads, out.first.back()}, "the bias of an attention", owners);
+    return out;
+}
+
 LoadSpec read_load(const py::handle& object) {
     const py::tuple fields = tuple_of(object, 6, "a load");
     LoadSpec out;
@@ -167,7 +190,7 @@ InstructionSpec read_instruction(const py::handle& object) {
 }
 
 KernelSpec read_kernel(const py::handle& object, Owners& owners) {
-    const py::tuple fields = tuple_of(object, 6, "a kernel");
+    const py::tuple fields = tuple_of(object, 7, "a kernel");
     KernelSpec out;
     out.sites = fields[0].cast<int32_t>();
     for (const py::handle item : fields[1]) out.widths.push_back(item.cast<int32_t>());
@@ -180,6 +203,8 @@ KernelSpec read_kernel(const py::handle& object, Owners& owners) {
         out.stores.push_back({store[0].cast<int32_t>(), store[1].cast<int32_t>(), store[2].cast<int32_t>(),
                               store[3].cast<int32_t>(), store[4].cast<int32_t>(), store[5].cast<int32_t>()});
     }
+    out.has_attention = !fields[6].is_none();
+    if (out.has_attention) out.attention = read_attention(fields[6], owners);
     return out;
 }
 

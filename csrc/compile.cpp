@@ -175,6 +175,9 @@ private:
             for (const TermSpec& term : kernel.contraction.terms)
                 mark(term.buffer, reader_of(kernel.contraction.precision));
             for (const LoadSpec& load : kernel.loads) mark(load.buffer, &Readers::floats);
+            if (!kernel.has_attention) continue;
+            for (const AttendedSpec* part : {&kernel.attention.query, &kernel.attention.keys, &kernel.attention.values})
+                mark(part->buffer, &Readers::floats);
         }
         for (const int32_t buffer : spec_.input_buffers) mark(buffer, &Readers::floats);
         for (const OutputSpec& output : spec_.outputs) mark(output.buffer, &Readers::floats);
@@ -213,6 +216,7 @@ private:
         for (const int64_t width : spec.widths) written_.emplace_back(static_cast<size_t>(width), 0);
         out_.max_registers = std::max<int64_t>(out_.max_registers, spec.widths.size());
         if (spec.has_contraction) compile_contraction(spec, kernel.contraction);
+        if (spec.has_attention) compile_attention(spec, kernel.attention);
         compile_loads(spec, kernel);
         place_registers(spec, kernel);
         compile_instructions(spec, kernel);
@@ -416,6 +420,49 @@ private:
         return result;
     }
 
+    void compile_attention(const KernelSpec& kernel_spec, CompiledAttention& out) {
+        const AttentionSpec& spec = kernel_spec.attention;
+        const std::vector<int32_t>& first = spec.first;
+        require(!kernel_spec.has_contraction, kernel_, "both a contraction and an attention");
+        require(static_cast<int64_t>(first.size()) == kernel_spec.sites + 1 && first[0] == 0, kernel_,
+                "the pairs of an attention are not given for every site");
+        for (size_t s = 1; s < first.size(); ++s) {
+            require(first[s] >= first[s - 1], kernel_, "the pairs of an attention are out of order");
+            out_.max_pairs = std::max<int64_t>(out_.max_pairs, first[s] - first[s - 1]);
+        }
+        const int64_t pairs = first.back();
+        constexpr int64_t kMostChannels = int64_t{1} << 24;
+        require(spec.heads > 0 && spec.heads <= kMostChannels, kernel_, "an attention without heads");
+        const auto part = [&](const AttendedSpec& from, int64_t entries) {
+            const Slots& slots = buffer(from.buffer);
+            require(from.width > 0 && from.width <= kMostChannels && from.start >= 0 &&
+                        from.start + spec.heads * from.width <= slots.channels,
+                    kernel_, "an attention reads channels outside its buffer");
+            return CompiledAttended{from_channel(slots, from.start), table(from.table, entries, slots), from.width};
+        };
+        out.query = part(spec.query, kernel_spec.sites);
+        out.keys = part(spec.keys, pairs);
+        out.values = part(spec.values, pairs);
+        require(spec.query.width == spec.keys.width, kernel_, "queries and keys differ in width");
+        const int64_t columns = spec.heads * spec.values.width;
+        require_register(kernel_spec, spec.result, 0, columns - 1);
+        require(kernel_spec.widths[spec.result] == columns, kernel_, "the attention does not fill its register");
+        for (const LoadSpec& load : kernel_spec.loads)
+            require(load.result != spec.result, kernel_, "a load overwrites the attention");
+        write(spec.result, 0, columns);
+        out.result = spec.result;
+        out.first = first;
+        out.heads = spec.heads;
+        out.scale = static_cast<float>(spec.scale);
+        out.epsilon = static_cast<float>(spec.epsilon);
+        if (spec.bias != nullptr) {
+            require(spec.bias_heads == 1 || spec.bias_heads == spec.heads, kernel_, "the bias is for other heads");
+            out.bias_stride = spec.bias_heads == 1 ? 0 : pairs;
+            out.bias.assign(spec.bias, spec.bias + spec.bias_heads * pairs);
+        }
+        out_.attention_floats = std::max(out_.attention_floats, spec.heads * attention_stride(out_.max_pairs));
+    }
+
     void compile_loads(const KernelSpec& spec, CompiledKernel& kernel) {
         for (const LoadSpec& load : spec.loads) {
             const Slots& slots = buffer(load.buffer);
@@ -606,6 +653,12 @@ private:
         for (const auto& [own, members] : sites) {
             out_.runs.push_back({own, static_cast<int32_t>(out_.sites.size()), static_cast<int32_t>(members.size())});
             out_.sites.insert(out_.sites.end(), members.begin(), members.end());
+            if (kernel.has_attention) {
+                const AttentionSpec& attention = kernel.attention;
+                const double channels = static_cast<double>(attention.heads * (attention.keys.width + attention.values.width));
+                for (const int32_t site : members)
+                    task.work += channels * static_cast<double>(attention.first[site + 1] - attention.first[site]);
+            }
             if (!kernel.has_contraction) continue;
             const double weights = static_cast<double>(out_.kernels[index].contraction.patterns[own].channels) *
                                    static_cast<double>(kernel.contraction.columns);

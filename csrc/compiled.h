@@ -40,6 +40,22 @@ struct CompiledContraction {
     int64_t columns = 0;
 };
 
+struct CompiledAttended {
+    Slots slots;  // offset moved to the first channel
+    const int32_t* table = nullptr;
+    int64_t width = 0;
+};
+
+struct CompiledAttention {
+    int32_t result = kNone;  // kNone: the kernel has none
+    CompiledAttended query, keys, values;
+    std::vector<int32_t> first;
+    std::vector<float> bias;
+    int64_t bias_stride = 0;
+    int64_t heads = 0;
+    float scale = 1, epsilon = 0;
+};
+
 struct CompiledLoad {
     int32_t result = 0;
     Slots slots;  // offset moved to the first channel
@@ -81,6 +97,7 @@ struct CompiledStore {
 
 struct CompiledKernel {
     CompiledContraction contraction;
+    CompiledAttention attention;
     std::vector<CompiledLoad> loads;
     std::vector<CompiledInstruction> instructions;
     std::vector<CompiledStore> stores;
@@ -100,7 +117,7 @@ struct Task {
     int32_t first_run;
     int32_t runs;
     int32_t sites;
-    double work;          // multiply-adds per image, of the contraction
+    double work;          // multiply-adds per image, of the contraction or the attention
     double weight_bytes;  // that it reads
 };
 
@@ -139,6 +156,8 @@ struct CompiledProgram {
     int64_t row_floats = 0;     // registers and temporaries of one row, the most of any kernel
     int64_t result_floats = 0;  // longest row of a contraction's result
     int64_t max_terms = 0;
+    int64_t max_pairs = 0;       // that a site attends to
+    int64_t attention_floats = 0;  // scores of a site, the most of any kernel
     int64_t max_registers = 0;
     int64_t weight_bytes = 0;
 

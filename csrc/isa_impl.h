@@ -4,6 +4,7 @@
 #include "vec.h"
 #include "vec_math.h"
 #include "elementwise.h"
+#include "attention.h"
 #include "contraction.h"
 #include "contraction_of_codes.h"
 #include "narrow.h"
@@ -36,6 +37,7 @@ static const KernelTable kTable = {
     &narrow,
     &quantise,
     kElementwise,
+    &attend,
     &noise,
     &gumbel_argmax,
     &kConvKernels<float>,

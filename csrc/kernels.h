@@ -54,6 +54,29 @@ using TileFunction = void (*)(const Tile<Number>&);
 using ElementwiseFunction = void (*)(float* destination, const float* const* sources, const int64_t* steps,
                                      int64_t width, bool exact);
 
+// Pairs of an attention whose weights, and weighted values, are summed from zero.
+constexpr int64_t kAttentionBlock = 128;
+
+// Attention of one site to `pairs` others; `keys` and `values` point at the first channel of each.
+struct AttentionRow {
+    int64_t pairs;
+    const float* query;  // head after head, as everything here
+    const float* const* keys;
+    const float* const* values;
+    const float* bias;  // added to the scores: of a head, bias_stride behind the one before; or null
+    int64_t bias_stride;
+    int64_t heads;
+    int64_t key_width;
+    int64_t value_width;
+    float scale;
+    float epsilon;
+    float* scratch;  // heads * attention_stride(pairs)
+    float* out;      // written up to a vector past its end; values are read as far
+};
+
+// Floats of a head's scores, with room for a vector past their end.
+constexpr int64_t attention_stride(int64_t pairs) { return (pairs + 31) / 16 * 16; }
+
 // Pixels [first, end) of a task, a tile of `pixels` at a time; `first` is a multiple of that.
 using MixtureLossFunction = void (*)(const MixtureLoss& task, int64_t first, int64_t end, void* scratch);
 struct MixtureLossKernels {
@@ -81,6 +104,7 @@ struct KernelTable {
     // slot <- scale and codes of source[0 : count]. Up to a vector past `count` is read, and as many codes written.
     void (*quantise)(const float* source, int64_t count, Code* slot);
     const ElementwiseFunction* elementwise;             // by operation number
+    void (*attend)(const AttentionRow& row);
     // words[0 : 4 * blocks] <- draws 0, 1, ... of the number.
     void (*noise)(const NoiseKey& key, int64_t blocks, uint32_t* words);
     // The lowest i that maximises logits[i] - temperature * log(-log(u_i)), u_i = (words[i] + 0.5) 2^-32; -1 where a

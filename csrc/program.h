@@ -43,6 +43,24 @@ struct ContractionSpec {
     const double* scales = nullptr;             // (columns,), int8 only: weights are integers, to be multiplied by these
 };
 
+// What an attention reads: `width` channels per head from `start`, head after head.
+struct AttendedSpec {
+    int32_t buffer = 0;
+    int32_t table = 0;  // by site for queries, by pair for keys and values
+    int64_t start = 0;
+    int64_t width = 0;
+};
+
+struct AttentionSpec {
+    int32_t result = 0;  // register
+    AttendedSpec query, keys, values;
+    std::vector<int32_t> first;  // pairs of site s: first[s] to first[s + 1]
+    int64_t heads = 0;
+    const double* bias = nullptr;  // (bias_heads, pairs) or null
+    int64_t bias_heads = 0;
+    double scale = 1, epsilon = 0;
+};
+
 struct LoadSpec {
     int32_t result = 0;  // register
     int32_t buffer = 0;
@@ -87,6 +105,8 @@ struct KernelSpec {
     std::vector<int64_t> widths;  // of the registers
     bool has_contraction = false;
     ContractionSpec contraction;
+    bool has_attention = false;
+    AttentionSpec attention;
     std::vector<LoadSpec> loads;
     std::vector<InstructionSpec> instructions;
     std::vector<StoreSpec> stores;

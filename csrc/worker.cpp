@@ -43,6 +43,9 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
       sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
       narrow_sources_(sources_.size()),
       code_sources_(sources_.size()),
+      keys_(static_cast<size_t>(program.max_pairs)),
+      values_(keys_.size()),
+      scores_(allocate<float>(program.attention_floats)),
       row_(allocate<float>(program.row_floats)),
       registers_(static_cast<size_t>(program.max_registers)) {
     std::fill_n(row_.get(), program.row_floats, 0.0f);
@@ -309,8 +312,12 @@ void Worker::place_registers(const CompiledKernel& kernel) {
 
 template <class Number>
 const Number* Worker::slot(const Slots& slots, const int32_t* table, int64_t row) const {
-    const int32_t index = table == nullptr ? 0 : table[site_[row]];
-    const float* base = index < 0 ? program_.zeros.get() : slots.constant ? program_.constants.get() : arena_[row];
+    return slot<Number>(slots, table == nullptr ? 0 : table[site_[row]], arena_[row]);
+}
+
+template <class Number>
+const Number* Worker::slot(const Slots& slots, int32_t index, const float* arena) const {
+    const float* base = index < 0 ? program_.zeros.get() : slots.constant ? program_.constants.get() : arena;
     if constexpr (std::is_same_v<Number, Narrow>) {
         return narrow_memory(base) + (index < 0 ? 0 : slots.narrow_offset + index * slots.narrow_stride);
     } else if constexpr (std::is_same_v<Number, Code>) {
@@ -320,7 +327,34 @@ const Number* Worker::slot(const Slots& slots, const int32_t* table, int64_t row
     }
 }
 
+void Worker::attend(const CompiledAttention& attention, int64_t row) {
+    const int32_t site = site_[row] - team_.ahead;
+    const int32_t first = attention.first[site], pairs = attention.first[site + 1] - first;
+    const auto find = [&](const CompiledAttended& part, std::vector<const float*>& found) {
+        const int32_t* table = part.table + team_.ahead + first;
+        for (int32_t p = 0; p < pairs; ++p) found[p] = slot<float>(part.slots, table[p], arena_[row]);
+    };
+    find(attention.keys, keys_);
+    find(attention.values, values_);
+    AttentionRow task;
+    task.pairs = pairs;
+    task.query = slot<float>(attention.query.slots, attention.query.table, row);
+    task.keys = keys_.data();
+    task.values = values_.data();
+    task.bias = attention.bias.empty() ? nullptr : attention.bias.data() + first;
+    task.bias_stride = attention.bias_stride;
+    task.heads = attention.heads;
+    task.key_width = attention.keys.width;
+    task.value_width = attention.values.width;
+    task.scale = attention.scale;
+    task.epsilon = attention.epsilon;
+    task.scratch = scores_.get();
+    task.out = registers_[attention.result];
+    program_.isa->attend(task);
+}
+
 void Worker::finish_row(const CompiledKernel& kernel, int64_t row) {
+    if (kernel.attention.result != kNone) attend(kernel.attention, row);
     if (kernel.contraction.result != kNone)
         registers_[kernel.contraction.result] = team_.results.get() + row * kernel.contraction.row_stride;
     for (const CompiledLoad& load : kernel.loads) {

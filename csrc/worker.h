@@ -121,11 +121,14 @@ private:
     void contract(const CompiledContraction& contraction, Cut rows, size_t first_panel, size_t last_panel,
                   std::vector<const Number*>& sources);
     void place_registers(const CompiledKernel& kernel);
+    void attend(const CompiledAttention& attention, int64_t row);
     void finish_row(const CompiledKernel& kernel, int64_t row);
     void execute(const CompiledInstruction& instruction, const CompiledKernel& kernel);
     void reduce(const CompiledInstruction& instruction, float* destination) const;
     template <class Number>
     const Number* slot(const Slots& slots, const int32_t* table, int64_t row) const;
+    template <class Number>
+    const Number* slot(const Slots& slots, int32_t index, const float* arena) const;
 
     const CompiledProgram& program_;
     Team& team_;
@@ -158,6 +161,9 @@ private:
     std::vector<const float*> sources_;  // (terms, kChunkRows)
     std::vector<const Narrow*> narrow_sources_;
     std::vector<const Code*> code_sources_;
+    std::vector<const float*> keys_;  // of the site that attends
+    std::vector<const float*> values_;
+    Storage<float> scores_;
     Storage<float> row_;                 // registers and temporaries of one row
     std::vector<float*> registers_;
 };

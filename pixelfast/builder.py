@@ -103,6 +103,18 @@ class Builder:
         rows = value.data[np.maximum(source.sites, 0)][:, source.channels]
         return np.where(source.sites[:, None] < 0, 0.0, rows).T
 
+    def numbers(self, codes: np.ndarray) -> np.ndarray:
+        """The constants among codes as numbers, NaN for the others."""
+        unique, inverse = np.unique(codes, return_inverse=True)
+        value, site, channel = self.space.decode(unique)
+        found = np.where(unique == 0, 0.0, np.nan)
+        for one in np.unique(value[value >= 0]):
+            data = self.graph.values[one].data
+            if data is not None:
+                mine = value == one
+                found[mine] = data[site[mine], channel[mine]]
+        return found[inverse].reshape(codes.shape)
+
     def is_constant(self, source: Source) -> bool:
         return self.graph.values[source.value].kind == "constant"
 

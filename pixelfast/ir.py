@@ -37,6 +37,14 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class Span(Source):
+    """Several sites of a value for each site of the reader: reader s reads `sites[first[s] : first[s + 1]]`."""
+
+    first: np.ndarray
+    """(reader's sites + 1,) int64."""
+
+
+@dataclass(frozen=True, eq=False)
 class Gather:
     """A sum of sources; at each site and channel at most one of them is not zero."""
 
@@ -93,6 +101,27 @@ class Reduce(Node):
     count: int
 
 
+@dataclass(frozen=True, eq=False)
+class Attend(Node):
+    """Attention of every site to sites of its own choice, several heads side by side:
+
+    out[s, h] = sum over j of exp(score[s, h, j] - top) * values[j, h] / (epsilon + sum over j of exp(score - top)),
+    score[s, h, j] = scale * query[s, h] . keys[j, h] + bias[h, pair(s, j)], top the largest score of s and h.
+
+    Zeros where a site attends to nothing, or every bias of a head is -inf there. Channels of query, keys, values and
+    out: head after head. `keys` and `values` read the same positions for every site, in the same order.
+    """
+
+    query: Source
+    keys: Span
+    values: Span
+    heads: int
+    scale: float
+    epsilon: float
+    bias: np.ndarray | None
+    """(heads or 1, pairs) float64, by `keys.first`."""
+
+
 @dataclass
 class Graph:
     """Values in the order they are made; nodes in the same order."""
@@ -131,7 +160,21 @@ def reads(node: Any) -> list[Source]:
         return [s for a in node.args if isinstance(a, Gather) for s in a.sources]
     if isinstance(node, Copy):
         return [s for _, gather in node.segments for s in gather.sources]
+    if isinstance(node, Attend):
+        return [node.query, node.keys, node.values]
     return list(node.source.sources)
+
+
+def sites_read(source: Source, reader: int) -> np.ndarray:
+    """Sites of the source's value that one site of the reader reads."""
+    if isinstance(source, Span):
+        return source.sites[source.first[reader] : source.first[reader + 1]]
+    return source.sites[reader : reader + 1]
+
+
+def spread(of_reader: np.ndarray, source: Source) -> np.ndarray:
+    """Numbers of the reader's sites, (sites,), one for each entry of `source.sites`."""
+    return np.repeat(of_reader, np.diff(source.first)) if isinstance(source, Span) else of_reader
 
 
 def describe(node: Any) -> str:
@@ -144,4 +187,6 @@ def describe(node: Any) -> str:
         return f"{node.op} {values}" + (f" {scalars}" if scalars else "")
     if isinstance(node, Copy):
         return f"copy {values}"
+    if isinstance(node, Attend):
+        return f"attend[{node.heads} heads] {values}"
     return f"reduce.{node.op}[{node.count}] {values}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pixelfast.ir import Contract, Graph, reads
+from pixelfast.ir import Contract, Graph, reads, spread
 from pixelfast.machine import Machine
 from pixelfast.readiness import NEVER, source_ready
 
@@ -56,8 +56,9 @@ def need_times(graph: Graph) -> dict[int, np.ndarray]:
         np.minimum(needed[value], numbers, out=needed[value])
     for node in reversed(graph.nodes):
         for source in reads(node):
-            used = (source.sites >= 0) & (needed[node.out] != NEVER)
-            np.minimum.at(needed[source.value], source.sites[used], needed[node.out][used])
+            by_entry = spread(needed[node.out], source)
+            used = (source.sites >= 0) & (by_entry != NEVER)
+            np.minimum.at(needed[source.value], source.sites[used], by_entry[used])
     return needed
 
 

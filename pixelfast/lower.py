@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source
+from .ir import Attend, Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, spread
 from .program import (
+    Attended,
+    Attention,
     Buffer,
     Contraction,
     Input,
@@ -60,6 +62,7 @@ class _Lowering:
         )
         read = {load.buffer for k in kernels for load in k.loads}
         read |= {term.buffer for k in kernels if k.contraction for term in k.contraction.terms}
+        read |= {part.buffer for k in kernels if (a := k.attention) for part in (a.query, a.keys, a.values)}
         inputs = tuple(self.buffer_of[v] if self.buffer_of[v] in read else None for v in self.graph.inputs)
         return Program(
             self.graph.shape,
@@ -105,8 +108,8 @@ class _Lowering:
         return np.stack([self.schedule.slots[value], self.schedule.ahead_slots[value]])
 
     def slots_of(self, source: Source, live: np.ndarray) -> np.ndarray:
-        """(2, sites): slot of what a source reads at each live site of the reader."""
-        table = np.where(live, source.sites, -1)
+        """(2, entries): slot of what each entry of a source reads, -1 where the reader's site is not live."""
+        table = np.where(spread(live, source), source.sites, -1)
         if self.graph.values[source.value].kind != "node":
             return np.stack([table, table])
         return np.where(table < 0, -1, self.slots_in_order(source.value)[:, np.maximum(table, 0)])
@@ -124,11 +127,13 @@ class _KernelLowering:
         self._loaded: dict[Any, int] = {}
 
     def kernel(self) -> Kernel:
-        contraction = None
+        contraction = attention = None
         for node in self.group.nodes:
             channels = self.parent.graph.values[node.out].channels
             if isinstance(node, Contract):
                 contraction = self._contraction(node, channels)
+            elif isinstance(node, Attend):
+                attention = self._attention(node, channels)
             elif isinstance(node, Pointwise):
                 args = tuple(self._operand(a, channels) if isinstance(a, Gather) else a for a in node.args)
                 register = self.register_of[node.out] = self._new(channels)
@@ -145,6 +150,7 @@ class _KernelLowering:
             tuple(self.loads),
             tuple(self.instructions),
             self._stores(),
+            attention,
         )
 
     def _new(self, width: int) -> int:
@@ -171,6 +177,19 @@ class _KernelLowering:
         patterns, pattern_of_site = _patterns(used, self.live, counts)
         register = self.register_of[node.out] = self._new(channels)
         return Contraction(register, tuple(terms), node.bias, patterns, pattern_of_site)
+
+    def _attention(self, node: Attend, channels: int) -> Attention:
+        def part(source: Source) -> Attended:
+            table = self.parent.table(self.parent.slots_of(source, self.live))
+            start, count = int(source.channels[0]), len(source.channels)
+            return Attended(self.parent.buffer(source.value), table, start, count // node.heads)
+
+        pairs = int(np.diff(node.keys.first)[self.live].sum())
+        self.parent.flops += 2.0 * pairs * (len(node.query.channels) + len(node.values.channels))
+        register = self.register_of[node.out] = self._new(channels)
+        first = node.keys.first.astype(np.int32)
+        parts = part(node.query), part(node.keys), part(node.values)
+        return Attention(register, *parts, first, node.bias, node.heads, node.scale, node.epsilon)
 
     def _operand(self, gather: Gather, channels: int) -> Operand:
         """A register that holds the gathered numbers, `channels` wide or broadcast."""

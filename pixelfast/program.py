@@ -2,8 +2,9 @@
 
 A *buffer* holds one activation as rows ("slots") of channels. A *site* is one spatial position of a kernel's outputs.
 A *table* says, for each site of a kernel, in which slot of some buffer a value lies; -1 is outside the image: zeros.
-A *kernel* computes registers (vectors of channels) at sites: at most one contraction, then loads and instructions,
-then stores. A *task* runs one kernel at some of its sites, at one step; step t is the work before number t is sampled.
+A *kernel* computes registers (vectors of channels) at sites: at most one contraction or attention, then loads and
+instructions, then stores. A *task* runs one kernel at some of its sites, at one step; step t is the work before number
+t is sampled.
 Numbers are ordered by pixel in raster order, within a pixel by channel: number = (y * W + x) * C + c.
 
 Rows of one task are independent of each other: they may be computed in any order and in parallel. Tasks run in order.
@@ -132,8 +133,41 @@ class Contraction:
 
 
 @dataclass(frozen=True, eq=False)
+class Attended:
+    """What an attention reads: `width` channels per head from `start`, head after head, of the slots of a table."""
+
+    buffer: int
+    table: int
+    start: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """register <- what each site attends to, by `ir.Attend`.
+
+    Tables of `keys` and `values` have an entry per pair of a site and what it attends to: those of site s are
+    `first[s] : first[s + 1]`. That of `query` has one per site. The order is part of the program: the pairs of a site
+    in order, cut into blocks of ATTENTION_BLOCK; each block's weights and weighted values summed from zero; block sums
+    added in order; then the division.
+    """
+
+    register: int
+    query: Attended
+    keys: Attended
+    values: Attended
+    first: np.ndarray
+    """(sites + 1,) int32."""
+    bias: np.ndarray | None
+    """(heads or 1, pairs) float64."""
+    heads: int
+    scale: float
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
 class Kernel:
-    """contraction, then loads and instructions in order, then stores."""
+    """contraction or attention, then loads and instructions in order, then stores."""
 
     name: str
     sites: int
@@ -143,6 +177,7 @@ class Kernel:
     loads: tuple[Load, ...]
     instructions: tuple[Instruction, ...]
     stores: tuple[Store, ...]
+    attention: Attention | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +210,7 @@ class Program:
     """(C, H, W) of an image."""
     buffers: tuple[Buffer, ...]
     tables: tuple[np.ndarray, ...]
-    """int32 arrays of slots."""
+    """int32 arrays of slots, by site or by pair (`Attention`)."""
     kernels: tuple[Kernel, ...]
     tasks: np.ndarray
     """(tasks, 4) int32: step, kernel, first, count; ordered. The task's sites are `sites[first : first + count]`."""
@@ -210,6 +245,7 @@ class Program:
 
 
 K_BLOCK = 128
+ATTENTION_BLOCK = 128
 
 
 def k_blocks(counts: list[int], step: int = 1) -> list[list[tuple[int, int, int]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .ir import Contract, Graph, Source, reads
+from .ir import Contract, Graph, Source, Span, reads, sites_read
 
 NEVER = np.iinfo(np.int32).max
 
@@ -16,6 +16,12 @@ NEVER = np.iinfo(np.int32).max
 def source_ready(source: Source, ready: Sequence[np.ndarray]) -> np.ndarray:
     """Ready time of what a source delivers at each site of its reader; 0 outside the image."""
     times = ready[source.value]
+    if isinstance(source, Span):
+        latest = np.zeros(len(source.first) - 1, dtype=np.int32)
+        some = np.diff(source.first) > 0
+        if some.any():
+            latest[some] = np.maximum.reduceat(times[source.sites], source.first[:-1][some])
+        return latest
     return np.where(source.sites < 0, 0, times[np.maximum(source.sites, 0)])
 
 
@@ -59,7 +65,7 @@ def _walk_back(graph: Graph, ready: Sequence[np.ndarray], channel: int, pixel: i
     while value in nodes:
         node = nodes[value]
         latest, at = max(
-            ((s, int(s.sites[site])) for s in reads(node) if s.sites[site] >= 0),
+            ((s, int(at)) for s in reads(node) for at in sites_read(s, site) if at >= 0),
             key=lambda item: int(ready[item[0].value][item[1]]),
         )
         path.append((node, graph.values[latest.value].sites == graph.values[value].sites and at > site))

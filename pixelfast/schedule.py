@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .ir import Contract, Graph, Source, reads
+from .ir import Attend, Contract, Graph, Source, Span, reads, spread
 from .readiness import NEVER
 
 LATE_SHARE = 0.25
@@ -25,7 +25,7 @@ LOOKAHEAD = 8
 
 @dataclass
 class Group:
-    """Nodes that run as one kernel: at most one contraction, first, and what is computed from it at the same sites."""
+    """Nodes that run as one kernel: at most one contraction or attention, first, and what is computed from it there."""
 
     index: int
     sites: int
@@ -93,7 +93,9 @@ def _live(graph: Graph) -> list[Any]:
 
 
 def is_identity(source: Source, sites: int) -> bool:
-    return len(source.sites) == sites and bool((source.sites == np.arange(sites, dtype=np.int32)).all())
+    if isinstance(source, Span) or len(source.sites) != sites:
+        return False
+    return bool((source.sites == np.arange(sites, dtype=np.int32)).all())
 
 
 def is_regular(channels: np.ndarray) -> bool:
@@ -109,7 +111,8 @@ def _fuse(
     group_of: dict[int, int] = {}
     for node in nodes:
         times = ready[node.out]
-        target = -1 if isinstance(node, Contract) else max((group_of.get(s.value, -1) for s in reads(node)), default=-1)
+        makers = (group_of.get(s.value, -1) for s in reads(node))
+        target = -1 if isinstance(node, (Contract, Attend)) else max(makers, default=-1)
         if target >= 0 and not _may_join(
             node, groups[target], group_of, graph, times, 0.0 if node.out in punctual else LATE_SHARE
         ):
@@ -154,8 +157,9 @@ def _assign_steps(graph: Graph, groups: list[Group], readers: Any) -> None:
         need = np.full(group.sites, NEVER, dtype=np.int32)
         for node in group.nodes:
             for reader, source in readers.get(node.out, ()):
-                used = (source.sites >= 0) & (reader.step != NEVER)
-                np.minimum.at(need, source.sites[used], reader.step[used])
+                steps = spread(reader.step, source)
+                used = (source.sites >= 0) & (steps != NEVER)
+                np.minimum.at(need, source.sites[used], steps[used])
             for channel, value in enumerate(graph.outputs):
                 if value == node.out:
                     numbers = np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
@@ -212,8 +216,9 @@ def _allocate(
         group = groups[group_of[value]]
         last = np.full(group.sites, -1, dtype=np.int32)
         for reader, source in readers.get(value, ()):
-            used = (source.sites >= 0) & (reader.step != NEVER)
-            np.maximum.at(last, source.sites[used], reader.step[used])
+            steps = spread(reader.step, source)
+            used = (source.sites >= 0) & (steps != NEVER)
+            np.maximum.at(last, source.sites[used], steps[used])
         if value in last_of_output:
             np.maximum(last, last_of_output[value], out=last)
         # A site that is written and never read holds its slot too: it must not overwrite a neighbour of the same step.

@@ -6,6 +6,7 @@ Storages hold one of four things: constants, codes of input-dependent elements, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from .errors import CausalityError, PixelfastError, UnsupportedModelError
 from .ir import Graph
 from .readiness import input_ready
 from .rules import RULES
+from .rules.attention import Deferred, follow, followed, turned, viewed
 from .rules.common import Codes, Opaque, is_creation, is_pointwise
 from .trace import Call, Recording, Ref, leaves_of, map_leaves, record
 
@@ -45,6 +47,24 @@ def _covers(ref: Ref, content: torch.Tensor, numel: int) -> bool:
 
 _METADATA = {f"aten.{name}_" for name in "transpose t squeeze unsqueeze swapaxes swapdims as_strided detach".split()}
 """In-place operations that change how a tensor reads its storage, not what is in it."""
+
+
+def _seen(content: Deferred, ref: Ref) -> Deferred | None:
+    """A deferred tensor through a view of its storage, the last two axes exchanged or not."""
+    if ref.offset != 0:
+        return None
+    if _row_major(ref):
+        return viewed(content, ref.size)
+    if len(ref.size) < 2:
+        return None
+    size, stride = list(ref.size), list(ref.stride)
+    size[-2:], stride[-2:] = size[:-3:-1], stride[:-3:-1]
+    straight = dataclasses.replace(ref, size=tuple(size), stride=tuple(stride))
+    whole = viewed(content, straight.size) if _row_major(straight) else None
+    return None if whole is None else turned(whole)
+
+
+_PRODUCTS = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm")
 
 
 @functools.cache
@@ -119,6 +139,13 @@ class Simplifier:
             return Codes(np.lib.stride_tricks.as_strided(flat[ref.offset :], ref.size, strides), ref.dtype)
         if isinstance(content, Conditional):
             return Codes(self._capture(ref), ref.dtype)
+        if isinstance(content, Deferred):
+            seen = _seen(content, ref)
+            if seen is not None:
+                return seen
+            codes = followed(self.builder, content).array
+            self.storages[ref.storage] = Codes(np.ascontiguousarray(codes).reshape(-1), content.dtype)
+            return self.read(ref)
         return content
 
     def _capture(self, ref: Ref) -> np.ndarray:
@@ -135,6 +162,11 @@ class Simplifier:
     def write(self, ref: Ref, content: Any) -> None:
         """Puts a tensor, codes, or an opaque mark where the recorded result lies."""
         if isinstance(content, Opaque):
+            self.storages[ref.storage] = content
+            return
+        if isinstance(content, Deferred):
+            if self.recording.numel[ref.storage] != int(np.prod(ref.size)) or not _row_major(ref):
+                raise NotImplementedError("a product of two image-dependent tensors, written into a part of a tensor")
             self.storages[ref.storage] = content
             return
         old = self.storages.get(ref.storage)
@@ -216,7 +248,7 @@ class Simplifier:
             self._range_checks |= {o.storage for o in outputs}
         if not mutable and outputs and all(o.storage in self.storages for o in outputs):
             return
-        if is_creation(call.name) or not any(isinstance(c, (Codes, Opaque)) for c in contents):
+        if is_creation(call.name) or not any(isinstance(c, (Codes, Opaque, Deferred)) for c in contents):
             if any(isinstance(c, Conditional) for c in contents) and not is_creation(call.name):
                 self._postpone(call, refs, outputs)
             else:
@@ -235,7 +267,7 @@ class Simplifier:
         """A Python number made of a tensor would be frozen. Only range checks of integers, as in one_hot, are none."""
         if all(isinstance(c, torch.Tensor) for c in contents) or all(r.storage in self._range_checks for r in refs):
             return
-        of = "the image" if any(isinstance(c, (Codes, Opaque)) for c in contents) else "the condition"
+        of = "the image" if any(isinstance(c, (Codes, Opaque, Deferred)) for c in contents) else "the condition"
         raise UnsupportedModelError(
             f"{call} reads a number of {of} into Python, where it would be frozen; "
             "keep it a tensor (torch.where, not if)"
@@ -297,7 +329,15 @@ class Simplifier:
         if rule is None and call.op._schema.is_mutable and name.endswith("_"):
             name = name[:-1]
             rule = RULES.get(name)
-        if rule is not None:
+        if any(isinstance(a, Deferred) for a in leaves_of((args, kwargs))) and name not in _PRODUCTS:
+            result = follow(self.builder, call, name, args, kwargs)
+            if result is None:
+                args, kwargs = map_leaves(lambda a: followed(self.builder, a), (args, kwargs))
+        else:
+            result = None
+        if result is not None:
+            pass
+        elif rule is not None:
             result = rule(self.builder, call, *args, **kwargs)
         elif is_pointwise(name):
             result = RULES["pointwise"](self.builder, call, name, args, kwargs)
@@ -320,7 +360,7 @@ class Simplifier:
             raise UnsupportedModelError(
                 f"the model returned {type(output).__name__}; give `outputs` to pick the parameters"
             )
-        content = self.read(output)
+        content = followed(self.builder, self.read(output))
         if isinstance(content, Opaque) and not content.leak:
             raise UnsupportedModelError(f"{content.where} is not supported: it {content.reason}")
         if isinstance(content, Opaque):

@@ -10,7 +10,7 @@ import torch
 from .. import _C
 from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
 from ..precision import coded_weights, contraction_types
-from ..program import Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
+from ..program import Attended, Attention, Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
 from .cpu_instructions import Argument, translate
 
 NO_TABLE = -1
@@ -83,6 +83,7 @@ def _kernel(kernel: Kernel, precision: str) -> tuple[Any, ...]:
         [_load(load) for load in kernel.loads],
         [_instruction(i) for i in kernel.instructions],
         [(s.register, s.start, s.count, s.buffer, s.table, s.channel) for s in kernel.stores],
+        None if kernel.attention is None else _attention(kernel.attention),
     )
 
 
@@ -103,6 +104,23 @@ def _contraction(contraction: Contraction, precision: str) -> tuple[Any, ...]:
         np.ascontiguousarray(contraction.pattern_of_site, dtype=np.int32),
         precision,
         scales,
+    )
+
+
+def _attention(attention: Attention) -> tuple[Any, ...]:
+    def part(attended: Attended) -> tuple[int, ...]:
+        return attended.buffer, attended.table, attended.start, attended.width
+
+    return (
+        attention.register,
+        part(attention.query),
+        part(attention.keys),
+        part(attention.values),
+        np.ascontiguousarray(attention.first, dtype=np.int32),
+        attention.heads,
+        attention.scale,
+        attention.epsilon,
+        None if attention.bias is None else np.ascontiguousarray(attention.bias, dtype=np.float64),
     )
 
 

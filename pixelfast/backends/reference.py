@@ -16,7 +16,7 @@ from ..builder import evaluate
 from ..likelihoods import Likelihood
 from ..likelihoods.base import PixelState, check_drawn
 from ..precision import LOW_PRECISION, coded_slots, coded_weights, contraction_types
-from ..program import Contraction, Instruction, Kernel, Operand, Program, Reduction
+from ..program import Attended, Attention, Contraction, Instruction, Kernel, Operand, Program, Reduction
 from ..rng import uniforms
 from .base import Job, Result
 
@@ -139,6 +139,8 @@ class _Runner:
             registers[self.kernel.contraction.register] = self._contract(
                 self.kernel.contraction, buffers, sites, samples
             )
+        if self.kernel.attention is not None:
+            registers[self.kernel.attention.register] = self._attend(self.kernel.attention, buffers, sites, samples)
         for load in self.kernel.loads:
             source = buffers[load.buffer]
             at = torch.zeros_like(sites) if load.table is None else self.tables[load.table][sites]
@@ -187,6 +189,33 @@ class _Runner:
         if self.precision == torch.int8:
             out = out * self.scales
         return out if self.bias is None else out + self.bias
+
+    def _attend(
+        self, attention: Attention, buffers: list[torch.Tensor], sites: torch.Tensor, samples: int
+    ) -> torch.Tensor:
+        heads = attention.heads
+
+        def read(part: Attended, entries: slice | torch.Tensor) -> torch.Tensor:
+            """(N, entries, heads, width)."""
+            slots = buffers[part.buffer][:, self.tables[part.table][entries]]
+            return slots[..., part.start : part.start + heads * part.width].unflatten(-1, (heads, part.width))
+
+        out = torch.zeros(samples, len(sites), heads * attention.values.width, dtype=self.dtype)
+        for row, site in enumerate(sites.tolist()):
+            pairs = slice(int(attention.first[site]), int(attention.first[site + 1]))
+            if pairs.start == pairs.stop:
+                continue
+            query = read(attention.query, sites[row : row + 1])
+            scores = attention.scale * (query * read(attention.keys, pairs)).sum(dim=-1)
+            if attention.bias is not None:
+                scores = scores + torch.from_numpy(attention.bias[:, pairs].T).to(self.dtype)
+            top = scores.amax(dim=1, keepdim=True)
+            nothing = torch.isneginf(top)
+            weights = torch.exp(scores - torch.where(nothing, 0.0, top))
+            total = torch.where(nothing[:, 0], 1.0, attention.epsilon + weights.sum(dim=1))
+            values = (weights[..., None] * read(attention.values, pairs)).sum(dim=1)
+            out[:, row] = (values / total[..., None]).flatten(1)
+        return out
 
     def _rounded(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(torch.bfloat16).to(x.dtype) if self.precision == torch.bfloat16 else x

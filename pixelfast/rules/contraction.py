@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from .attention import Deferred, follow, followed, multiply
 from .common import Codes
-
-_PRODUCT = "a product of two image-dependent tensors (attention); only products with constant weights are supported"
 
 
 def _note_zero(builder: Any, weight: np.ndarray) -> None:
@@ -100,32 +100,59 @@ def linear(builder: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | N
     return np.asarray(builder.contract(np.ascontiguousarray(x.T), [(None, weight)], bias)).T
 
 
-def _mm(builder: Any, call: Any, a: Any, b: Any) -> Codes:
-    if isinstance(a, Codes) and isinstance(b, Codes):
-        raise NotImplementedError(_PRODUCT)
+def _constant_factor(a: Any, b: Any) -> bool:
+    return isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor)
+
+
+def _mm(builder: Any, call: Any, a: Any, b: Any) -> Any:
+    if not _constant_factor(a, b) or isinstance(a, Deferred) or isinstance(b, Deferred):
+        return _first(multiply(builder, call, _batched(a), _batched(b)))
     if isinstance(a, Codes):
         return Codes(linear(builder, a.array, b.numpy(), None), a.dtype)
     return Codes(linear(builder, b.array.T, a.numpy().T, None).T, b.dtype)
 
 
-def _addmm(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Codes:
+def _batched(x: Any) -> Any:
+    """A matrix as a batch of one."""
+    if isinstance(x, Codes):
+        return Codes(x.array[None], x.dtype)
+    return replace(x, shape=(1, *x.shape)) if isinstance(x, Deferred) else x[None]
+
+
+def _first(x: Any) -> Any:
+    return replace(x, shape=x.shape[1:]) if isinstance(x, Deferred) else Codes(x.array[0], x.dtype)
+
+
+def _addmm(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     if beta == 1 and alpha == 1 and isinstance(bias, torch.Tensor) and bias.ndim == 1 and isinstance(b, torch.Tensor):
         return Codes(linear(builder, a.array, b.numpy(), bias.numpy()), a.dtype)
-    product = _mm(builder, call, a, b).array
+    return _scaled_sum(builder, call, bias, _mm(builder, call, a, b), beta, alpha)
+
+
+def _scaled_sum(builder: Any, call: Any, added: Any, product: Any, beta: Any, alpha: Any) -> Any:
+    """beta * added + alpha * product."""
+    if isinstance(product, Deferred):
+        if not isinstance(added, torch.Tensor):
+            product = followed(builder, product)
+        else:
+            scaled = follow(builder, call, "aten.mul", [product, float(alpha)], {})
+            return scaled if beta == 0 else follow(builder, call, "aten.add", [scaled, added * beta], {})
+    codes = product.array
     if alpha != 1:
-        product = builder.pointwise("aten.mul.Tensor", [product, alpha])
+        codes = builder.pointwise("aten.mul.Tensor", [codes, alpha])
     if beta == 0:
-        return Codes(product, call.outputs[0].dtype)
-    added = bias.array if isinstance(bias, Codes) else bias
+        return Codes(codes, call.outputs[0].dtype)
+    term = added.array if isinstance(added, Codes) else added
     if beta != 1:
-        added = builder.pointwise("aten.mul.Tensor", [added, beta]) if isinstance(bias, Codes) else added * beta
-    return Codes(builder.pointwise("aten.add.Tensor", [product, added]), call.outputs[0].dtype)
+        term = builder.pointwise("aten.mul.Tensor", [term, beta]) if isinstance(added, Codes) else term * beta
+    return Codes(builder.pointwise("aten.add.Tensor", [codes, term]), call.outputs[0].dtype)
 
 
-def _bmm(builder: Any, call: Any, a: Any, b: Any) -> Codes:
+def _bmm(builder: Any, call: Any, a: Any, b: Any) -> Any:
     """One product per entry of the first axis."""
-    if isinstance(a, Codes) and isinstance(b, Codes):
-        raise NotImplementedError(_PRODUCT)
+    if not _constant_factor(a, b):
+        return multiply(builder, call, a, b)
+    a, b = followed(builder, a), followed(builder, b)
     parts = []
     for i in range(call.outputs[0].size[0]):
         left = Codes(a.array[i], a.dtype) if isinstance(a, Codes) else a[i]
@@ -137,7 +164,7 @@ def _bmm(builder: Any, call: Any, a: Any, b: Any) -> Codes:
 def _mv(builder: Any, call: Any, a: Any, b: Any) -> Codes:
     if isinstance(a, Codes) and isinstance(b, torch.Tensor):
         return Codes(linear(builder, a.array, b.numpy()[:, None], None)[:, 0], a.dtype)
-    raise NotImplementedError(_PRODUCT)
+    raise NotImplementedError("a product of a matrix and a vector that both depend on the image")
 
 
 def embed(builder: Any, table: torch.Tensor, levels: Codes) -> Codes:
@@ -170,19 +197,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.mm": _mm,
     "aten.addmm": _addmm,
     "aten.bmm": _bmm,
-    "aten.baddbmm": lambda builder, call, bias, a, b, beta=1, alpha=1: _addmm_batched(
-        builder, call, bias, a, b, beta, alpha
+    "aten.baddbmm": lambda builder, call, added, a, b, beta=1, alpha=1: _scaled_sum(
+        builder, call, added, _bmm(builder, call, a, b), beta, alpha
     ),
     "aten.mv": _mv,
     "aten.embedding": _embedding,
 }
-
-
-def _addmm_batched(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Codes:
-    product = _bmm(builder, call, a, b).array
-    if alpha != 1:
-        product = builder.pointwise("aten.mul.Tensor", [product, alpha])
-    if beta == 0:
-        return Codes(product, call.outputs[0].dtype)
-    added = bias.array if isinstance(bias, Codes) else bias * beta
-    return Codes(builder.pointwise("aten.add.Tensor", [product, added]), call.outputs[0].dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,16 @@ def _add(builder: Any, call: Any, a: Any, b: Any, alpha: Any = 1, **kwargs: Any)
         return Codes(builder.pointwise("aten.logical_or.default", [operand(a), operand(b)]), torch.bool)
     if kwargs:
         raise NotImplementedError("an operation with out=")
-    return _pointwise(builder, call, "aten.add", [a, b], {} if alpha == 1 else {"alpha": alpha})
+    total = _pointwise(builder, call, "aten.add", [a, b], {} if alpha == 1 else {"alpha": alpha})
+    constant = b if isinstance(a, Codes) else a
+    if isinstance(constant, torch.Tensor) and bool(torch.isinf(constant).any()):
+        # A mask: nothing that is added to an infinity matters.
+        infinite = np.broadcast_to(torch.isinf(constant).numpy(), total.array.shape)
+        where = np.broadcast_to(constant.to(torch.float64).numpy(), total.array.shape)
+        signs = math.copysign(1.0, alpha) if constant is b else 1.0
+        fixed = builder.constant(np.where(infinite, signs * where, 0.0))
+        return Codes(np.where(infinite, fixed, total.array), total.dtype)
+    return total
 
 
 def _log_sigmoid(builder: Any, call: Any, x: Codes) -> Any:

@@ -13,6 +13,8 @@ from ..builder import MAX_WINDOW
 from .common import Codes, Opaque
 
 Array = np.ndarray
+NEGLIGIBLE = 1e3
+"""A term of a softmax that a constant pushes so far below another one of its row is zero, in float64 too."""
 
 
 def _axes(x: Codes, dims: Any) -> list[int]:
@@ -81,7 +83,16 @@ def _softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
     if parts is None:
         return opaque(builder, call, x.array, [dim])
     _, raised, total = parts
-    return Codes(builder.pointwise("aten.div.Tensor", [raised, total]), x.dtype)
+    return Codes(np.where(raised == 0, 0, builder.pointwise("aten.div.Tensor", [raised, total])), x.dtype)
+
+
+def _safe_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
+    """Zeros where every term is minus infinity."""
+    result = _softmax(builder, call, x, dim)
+    if not isinstance(result, Codes):
+        return result
+    empty = np.isneginf(builder.numbers(x.array)).all(axis=dim, keepdims=True)
+    return Codes(np.where(empty, 0, result.array), x.dtype)
 
 
 def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any:
@@ -95,12 +106,17 @@ def _log_softmax(builder: Any, call: Any, x: Codes, dim: int, *rest: Any) -> Any
 
 
 def softmax_parts(builder: Any, codes: Array, dim: int) -> tuple[Array, Array, Array] | None:
-    """x - max, its exponential, and the sum of that."""
+    """x - max, its exponential, and the sum of that.
+
+    A constant so far below the row's other terms that it has no weight is not read: masks are made of such.
+    """
+    lowest = builder.numbers(codes) <= -NEGLIGIBLE
+    lowest &= ~lowest.all(axis=dim, keepdims=True)
     top = builder.reduce("amax", codes, [dim], True)
     if top is None:
         return None
     shifted = builder.pointwise("aten.sub.Tensor", [codes, top])
-    raised = builder.pointwise("aten.exp.default", [shifted])
+    raised = np.where(lowest, 0, builder.pointwise("aten.exp.default", [shifted]))
     return shifted, raised, builder.reduce("sum", raised, [dim], True)
 
 
@@ -151,6 +167,15 @@ def _norm(builder: Any, call: Any, x: Codes, ord: Any = 2, dims: Any = None, kee
     if total is None:
         return opaque(builder, call, x.array, _axes(x, dims))
     return Codes(builder.pointwise("aten.sqrt.default", [total]), x.dtype)
+
+
+def _cumulative_sum(builder: Any, call: Any, x: Codes, dim: int, **_: Any) -> Codes:
+    """One addition per position."""
+    count = x.array.shape[dim]
+    sums = [x.array.take([0], axis=dim)] if count else []
+    for i in range(1, count):
+        sums.append(builder.pointwise("aten.add.Tensor", [sums[-1], x.array.take([i], axis=dim)]))
+    return Codes(np.concatenate(sums, axis=dim) if sums else x.array, x.dtype)
 
 
 def _windows(
@@ -236,12 +261,14 @@ RULES: dict[str, Callable[..., Any]] = {
     "aten.any": _logical("amax"),
     "aten.all": _logical("amin"),
     "aten._softmax": _softmax,
+    "aten._safe_softmax": _safe_softmax,
     "aten._log_softmax": _log_softmax,
     "aten.logsumexp": _logsumexp,
     "aten.var": _variance(False, False),
     "aten.std": _variance(True, False),
     "aten.var_mean": _variance(False, True),
     "aten.std_mean": _variance(True, True),
+    "aten.cumsum": _cumulative_sum,
     "aten.linalg_vector_norm": _norm,
     "aten.norm": _norm,
     "aten.max_pool2d_with_indices": _max_pool,

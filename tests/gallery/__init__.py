@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    attention,
     colours,
     conditions,
     constant_masks,
@@ -28,6 +29,7 @@ from .registry import IDIOMS, Idiom
 __all__ = [
     "IDIOMS",
     "Idiom",
+    "attention",
     "colours",
     "conditions",
     "constant_masks",
