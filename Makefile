@@ -7,7 +7,7 @@ SET_UP := $(VENV)/.set-up
 BUILT := build/.extension
 SOURCES := $(shell find csrc -type f 2>/dev/null)
 SANITIZED := build/sanitized
-SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py tests/test_ops_mixture*.py) tests/test_low_precision.py tests/test_predictive.py
+SANITIZE_TESTS ?= $(wildcard tests/test_cpu*.py tests/test_ops_*.py) tests/test_low_precision.py tests/test_predictive.py
 
 .PHONY: setup demo test test-all lint sanitize sanitize-threads bench clean
 

@@ -1,8 +1,7 @@
 """Convolutions and gates on the CPU: `csrc/ops_conv.h`, which keeps nothing of the activations.
 
 The C++ holds a whole image's features in a thread's memory. It was measured faster than torch's own convolution, with
-less time for the activation, while they fit into the last-level cache; larger images take torch's convolution, see
-`benchmarks/conv_speed.py`.
+less time for the activation, while they fit into the last-level cache; larger images take torch's convolution.
 """
 
 from __future__ import annotations
