@@ -30,7 +30,6 @@ RECIPES: dict[str, Recipe] = {
             steps=30_000,  # four epochs
             batch_size=8,
             learning_rate=4e-3,
-            precision="bfloat16",
             validate_every=2500,
         ),
         # Section 4.1 of the paper, narrower, for 28x28: 7x7 codes of 7 bits.
