@@ -2,31 +2,16 @@
 // gives the same bits.
 
 static void noise(const NoiseKey& key, int64_t blocks, uint32_t* words) {
-    UL lane;
-    for (int i = 0; i < kDoubleLanes; ++i) lane[i] = static_cast<uint64_t>(i);
-    const UL low = UL{} + 0xFFFFFFFFu;
-    const UL multiplier0 = UL{} + kPhiloxMultiplier0, multiplier1 = UL{} + kPhiloxMultiplier1;
     for (int64_t first = 0; first < blocks; first += kDoubleLanes) {
-        UL c0 = UL{} + key.sample, c1 = UL{} + key.number;
-        UL c2 = lane + static_cast<uint64_t>(first), c3 = UL{} + key.stream;
-        uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
-        for (int round = 0; round < kPhiloxRounds; ++round) {
-            const UL p0 = multiply_low_halves(multiplier0, c0);
-            const UL p1 = multiply_low_halves(multiplier1, c2);
-            c0 = (p1 >> 32) ^ c1 ^ (UL{} + k0);
-            c1 = p1 & low;
-            c2 = (p0 >> 32) ^ c3 ^ (UL{} + k1);
-            c3 = p0 & low;
-            k0 += kPhiloxWeyl0;
-            k1 += kPhiloxWeyl1;
-        }
+        const Counters c =
+            philox_rounds({{UL{} + key.sample, UL{} + key.number, lanes_from(first), UL{} + key.stream}}, key.seed);
         const int64_t count = blocks - first < kDoubleLanes ? blocks - first : kDoubleLanes;
         for (int64_t i = 0; i < count; ++i) {
             uint32_t* block = words + 4 * (first + i);
-            block[0] = static_cast<uint32_t>(c0[i]);
-            block[1] = static_cast<uint32_t>(c1[i]);
-            block[2] = static_cast<uint32_t>(c2[i]);
-            block[3] = static_cast<uint32_t>(c3[i]);
+            block[0] = static_cast<uint32_t>(c.word[0][i]);
+            block[1] = static_cast<uint32_t>(c.word[1][i]);
+            block[2] = static_cast<uint32_t>(c.word[2][i]);
+            block[3] = static_cast<uint32_t>(c.word[3][i]);
         }
     }
 }

@@ -9,6 +9,7 @@
 #include "contraction_of_codes.h"
 #include "narrow.h"
 #include "quantise.h"
+#include "philox_vectors.h"
 #include "gumbel.h"
 #include "ops_planes.h"
 #include "ops_conv_impl.h"

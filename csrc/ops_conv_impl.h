@@ -127,27 +127,14 @@ static void write_plane(const ConvTensor& tensor, FloatType type, int64_t image,
 // Words of the features of channels 2 * pair and 2 * pair + 1, for positions 0, 1, ...: words[k][position].
 static void dropout_words(const Dropout& dropout, int64_t image, int64_t pair, int64_t positions, uint32_t* words,
                           int64_t stride) {
-    UL lane;
-    for (int i = 0; i < kDoubleLanes; ++i) lane[i] = static_cast<uint64_t>(i);
-    const UL low = UL{} + 0xFFFFFFFFu;
-    const UL multiplier0 = UL{} + kPhiloxMultiplier0, multiplier1 = UL{} + kPhiloxMultiplier1;
     for (int64_t first = 0; first < positions; first += kDoubleLanes) {
-        UL c0 = UL{} + static_cast<uint32_t>(image), c1 = lane + static_cast<uint64_t>(first);
-        UL c2 = UL{} + static_cast<uint32_t>(pair), c3 = UL{};
-        uint32_t k0 = static_cast<uint32_t>(dropout.seed), k1 = static_cast<uint32_t>(dropout.seed >> 32);
-        for (int round = 0; round < kPhiloxRounds; ++round) {
-            const UL p0 = multiply_low_halves(multiplier0, c0);
-            const UL p1 = multiply_low_halves(multiplier1, c2);
-            c0 = (p1 >> 32) ^ c1 ^ (UL{} + k0);
-            c1 = p1 & low;
-            c2 = (p0 >> 32) ^ c3 ^ (UL{} + k1);
-            c3 = p0 & low;
-            k0 += kPhiloxWeyl0;
-            k1 += kPhiloxWeyl1;
+        const Counters c = philox_rounds({{UL{} + static_cast<uint32_t>(image), lanes_from(first),
+                                           UL{} + static_cast<uint32_t>(pair), UL{}}},
+                                         dropout.seed);
+        for (int k = 0; k < 4; ++k) {
+            const HalfU out = __builtin_convertvector(c.word[k], HalfU);
+            __builtin_memcpy(words + k * stride + first, &out, sizeof(out));
         }
-        const HalfU out[4] = {__builtin_convertvector(c0, HalfU), __builtin_convertvector(c1, HalfU),
-                              __builtin_convertvector(c2, HalfU), __builtin_convertvector(c3, HalfU)};
-        for (int k = 0; k < 4; ++k) __builtin_memcpy(words + k * stride + first, &out[k], sizeof(HalfU));
     }
 }
 
