@@ -271,6 +271,8 @@ class TestCommands:
         assert (status, err) == (0, "")
         assert "bits for the 4 codes of an image" in out.splitlines()[2]
         assert f"({4 * math.log2(5):.1f} without a prior)" in out
+        status, out, err = run("eval", "b/model.safetensors", "--data", str(data), "--limit", "5")
+        assert (status, err) == (0, "") and "over 5 images" in out  # as many labels as images
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> None:
     data = open_data(args.data, args.split)
     model = load_model(args.model, args.layout).float()
     check_fits(model, data)
-    labels = labels_of(model, data)
     count = min(len(data), args.limit or len(data))
+    labels = labels_of(model, data)
+    labels = None if labels is None else labels[:count]
     over = f"over {count:,} images of {data.name}'s {args.split} split"
     if isinstance(model, VQVAE | VQVAEWithPrior):
         if args.dtype:

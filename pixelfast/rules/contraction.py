@@ -125,7 +125,7 @@ def _first(x: Any) -> Any:
 
 def _addmm(builder: Any, call: Any, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     if beta == 1 and alpha == 1 and isinstance(bias, torch.Tensor) and bias.ndim == 1 and isinstance(b, torch.Tensor):
-        return Codes(linear(builder, a.array, b.numpy(), bias.numpy()), a.dtype)
+        return Codes(linear(builder, followed(builder, a).array, b.numpy(), bias.numpy()), a.dtype)
     return _scaled_sum(builder, call, bias, _mm(builder, call, a, b), beta, alpha)
 
 

@@ -236,6 +236,19 @@ class AttentionWithoutSoftmax(ThreeProjections):
 
 
 @idiom((1, 3, 4))
+class AttentionWithoutSoftmaxThenLinear(Attending):
+    """Linear attention of one head, whose mix of values goes into a linear layer as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(6, 6) for _ in range(4))
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        scores = self.query(tokens) @ self.key(tokens).transpose(1, 2)
+        return self.out(scores.tril() @ self.value(tokens))
+
+
+@idiom((1, 3, 4))
 class AttentionThatFades(ThreeProjections):
     """Weights are multiplied by a number for each pair after the softmax: followed element by element."""
 
