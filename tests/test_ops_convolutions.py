@@ -438,6 +438,22 @@ def test_a_shift_may_be_larger_than_the_image(scratch, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("scratch", [masked_conv_cpu.LARGEST_SCRATCH, 0], ids=["C++", "torch"])
+@pytest.mark.parametrize("wanted", [("x",), ("weight",), ("bias",), ("x", "bias")], ids="+".join)
+def test_some_arguments_may_be_frozen(wanted, scratch, monkeypatch):
+    """Outputs of an operation must not share memory, those of gradients that nobody wants neither."""
+    monkeypatch.setattr(masked_conv_cpu, "LARGEST_SCRATCH", scratch)
+    given = {"x": torch.randn(2, 4, 3, 5), "weight": torch.randn(3, 4, 2, 3), "bias": torch.randn(3)}
+    for name in wanted:
+        given[name].requires_grad_()
+
+    def gradients(convolution):
+        return torch.autograd.grad(convolution(**given, padding=VERTICAL).square().sum(), [given[n] for n in wanted])
+
+    for a, b in zip(gradients(ops.masked_conv), gradients(ops.masked_conv_reference), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_every_int64_is_a_seed():
     x, weight = torch.randn(2, 3, 2, 3), torch.randn(4, 6, 1, 1)
     for number in (-(2**63), -1, 2**63 - 1):

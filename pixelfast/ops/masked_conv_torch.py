@@ -50,13 +50,12 @@ def conv_backward(
     features_gradient, weight_gradient, bias_gradient = torch.ops.aten.convolution_backward(
         upstream, features, weight, [weight.shape[0]], [1, 1], [0, 0], dilation, False, [0, 0], 1, needs
     )
-    nothing = x.new_empty(0)
-    x_gradient = nothing
+    x_gradient = x.new_empty(0)  # of its own: outputs of an operation must not share memory
     if needs[0]:
         cropped = padded(features_gradient, [-side for side in padding])
         x_gradient = torch.empty_like(x).copy_(activate_gradient(cropped, x, condition, seed, kind, dropout))
     return (
         x_gradient,
-        weight_gradient.contiguous() if needs[1] else nothing,
-        bias_gradient if needs[2] else nothing,
+        weight_gradient.contiguous() if needs[1] else x.new_empty(0),
+        bias_gradient if needs[2] else x.new_empty(0),
     )
