@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelfast.data import load_mnist, read_idx
+from pixelfast.data import load_mnist, open_data, read_idx
 from pixelfast.errors import PixelfastError, ShapeError
 
 
@@ -142,3 +142,10 @@ def test_real_mnist(shared_file: Callable[..., Path]) -> None:
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert abs(train.images.double().mean().item() / 255 - 0.1307) < 5e-5
+
+
+def test_arrays_without_images_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.npz"
+    np.savez(path, images_train=np.zeros((0, 8, 8), np.uint8), labels_train=np.zeros(0, np.int64))
+    with pytest.raises(ShapeError, match="without a 0"):
+        open_data(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixelfast import _C, ops
@@ -395,6 +396,20 @@ X, W = torch.randn(2, 4, 5, 7), torch.randn(3, 4, 2, 3)
         (lambda: ops.gated_conv(X, W[:, :2], padding=VERTICAL, condition=X[:, :2]), "the condition has shape"),
         (lambda: ops.gated_conv(X, W, padding=VERTICAL, kind="relu"), "one of tanh, linear"),
         (lambda: ops.concat_elu_conv(X, W, padding=VERTICAL, dropout=1.0), "not including, 1"),
+        (lambda: ops.masked_conv(X, W, padding=VERTICAL, mask=torch.ones(3, 3, 2, 3)), "the mask has shape"),
+        (lambda: ops.gated_conv(X, W[:, :2], padding=VERTICAL, mask=torch.ones(2, 3, 2, 2, 3)), "the mask has shape"),
+        (lambda: ops.masked_conv(X, W, padding=(1, 1, 1)), "four integers"),
+        (lambda: ops.masked_conv(X, W, padding=(1.0, 1.0, 1.0, 0.0)), "four integers"),
+        (lambda: ops.masked_conv(X, W, padding=(2**62, 2 - 2**62, 2**62, 1 - 2**62)), "up to 16777216"),
+        (lambda: ops.masked_conv(X, W, padding=(2**62, 2**62, 2**62, 0), dilation=2**62), "up to 16777216"),
+        (lambda: ops.masked_conv(X, W, padding=(0, 0, 0, 0), dilation=0), "one from 1"),
+        (lambda: ops.masked_conv(X, W[:0], padding=VERTICAL), "have a 0"),
+        (lambda: ops.masked_conv(X[:, :, :0], W, padding=VERTICAL), "have a 0"),
+        (lambda: ops.masked_conv(X.to_sparse(), W, padding=VERTICAL), "layout torch.sparse_coo"),
+        (lambda: ops.masked_conv(X, W.to_sparse(), padding=VERTICAL), "layout torch.sparse_coo"),
+        (lambda: ops.gated(X[:, :, :0]), "have a 0"),
+        (lambda: ops.concat_elu_conv(X[:, :2], W, padding=VERTICAL, dropout=0.5, seed=7), "the seed is 7"),
+        (lambda: ops.concat_elu_conv(X[:, :2], W, padding=VERTICAL, dropout=0.5, seed=torch.tensor(0.5)), "int64"),
         (lambda: ops.gated(X[:, :3]), "even number"),
         (lambda: ops.gated(X, residual=X), "residual has shape"),
     ],
@@ -402,3 +417,53 @@ X, W = torch.randn(2, 4, 5, 7), torch.randn(3, 4, 2, 3)
 def test_what_does_not_fit_is_named(call, message):
     with pytest.raises((ShapeError, PixelfastError), match=message):
         call()
+
+
+@pytest.mark.parametrize("scratch", [masked_conv_cpu.LARGEST_SCRATCH, 0], ids=["C++", "torch"])
+def test_a_shift_may_be_larger_than_the_image(scratch, monkeypatch):
+    """A dilated layer of a small image: what is cropped on one side comes from the other's zeros."""
+    monkeypatch.setattr(masked_conv_cpu, "LARGEST_SCRATCH", scratch)
+    x, weight = torch.randn(2, 3, 2, 3, dtype=torch.float64), torch.randn(4, 3, 2, 3, dtype=torch.float64)
+
+    def run(convolution, x):
+        x = x.clone().requires_grad_()
+        out = convolution(x, weight, padding=(4, 4, 8, -4), dilation=4)
+        return out, *torch.autograd.grad(out.sum(), x)
+
+    wide = F.pad(x, (4, 4, 8, 0))
+    expected = F.conv2d(wide, weight, dilation=4)[:, :, :2]
+    for convolution in (ops.masked_conv, ops.masked_conv_reference):
+        torch.testing.assert_close(run(convolution, x)[0], expected)
+    for a, b in zip(run(ops.masked_conv, x), run(ops.masked_conv_reference, x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("scratch", [masked_conv_cpu.LARGEST_SCRATCH, 0], ids=["C++", "torch"])
+@pytest.mark.parametrize("wanted", [("x",), ("weight",), ("bias",), ("x", "bias")], ids="+".join)
+def test_some_arguments_may_be_frozen(wanted, scratch, monkeypatch):
+    """Outputs of an operation must not share memory, those of gradients that nobody wants neither."""
+    monkeypatch.setattr(masked_conv_cpu, "LARGEST_SCRATCH", scratch)
+    given = {"x": torch.randn(2, 4, 3, 5), "weight": torch.randn(3, 4, 2, 3), "bias": torch.randn(3)}
+    for name in wanted:
+        given[name].requires_grad_()
+
+    def gradients(convolution):
+        return torch.autograd.grad(convolution(**given, padding=VERTICAL).square().sum(), [given[n] for n in wanted])
+
+    for a, b in zip(gradients(ops.masked_conv), gradients(ops.masked_conv_reference), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_every_int64_is_a_seed():
+    x, weight = torch.randn(2, 3, 2, 3), torch.randn(4, 6, 1, 1)
+    for number in (-(2**63), -1, 2**63 - 1):
+        seed = torch.tensor(number)
+        got = ops.concat_elu_conv(x, weight, dropout=0.5, seed=seed)
+        torch.testing.assert_close(got, ops.concat_elu_conv_reference(x, weight, dropout=0.5, seed=seed))
+
+
+def test_shapes_on_the_meta_device():
+    """A model may be looked at without memory."""
+    x, weight = X.to("meta"), W.to("meta")
+    assert ops.masked_conv(x, weight, padding=VERTICAL).shape == (2, 3, 5, 7)
+    assert ops.gated(x).shape == (2, 2, 5, 7)

@@ -8,7 +8,8 @@ import shutil
 import signal
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pixelfast import checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import GatedPixelCNN, registry
 from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
+from pixelfast.training.distribution import Processes
 from pixelfast.training.evaluate import mean_loss
 from pixelfast.training.images import open_images
 from pixelfast.training.run import Run
@@ -222,6 +224,47 @@ def test_what_a_start_refuses(data: Path, tmp_path: Path) -> None:
         assert not (tmp_path / out).exists()
     with pytest.raises(PixelfastError, match="goes on with its own weights"):
         train(TINY, start=trained.path, data=data, out=tmp_path / "trained", resume=True, progress=False)
+
+
+def test_processes_started_again_have_no_use_for_the_start(
+    data: Path, tmp_path: Path, before_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun starts them with the arguments they had, and a snapshot is there."""
+    trained = train(TINY, data=data, out=tmp_path / "trained", progress=False)
+    whole = train(TINY, start=trained.path, data=data, out=tmp_path / "whole", progress=False)
+    before_step(5, die)
+    with pytest.raises(Killed):
+        train(TINY, start=trained.path, data=data, out=tmp_path / "again", progress=False)
+    before_step(-1, die)
+
+    @contextmanager
+    def restarted(device: Any) -> Iterator[Processes]:
+        yield Processes(0, 1, torch.device("cpu"), grouped=False, restarted=True)
+
+    monkeypatch.setattr(loop, "processes", restarted)
+    again = train(TINY, start=trained.path, data=data, out=tmp_path / "again", progress=False)
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert differences(tmp_path / "again", tmp_path / "whole") == []
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta", "mps"])
+def test_devices_that_training_does_not_run_on(data: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(PixelfastError, match="cpu and cuda") as error:
+        train(TINY, data=data, out=tmp_path / "out", progress=False, device=device)
+    assert device in one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_listening_does_not_end_a_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words that go to a full disk or a pipe that is gone are lost, and nothing else."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.tqdm, "write", full)
+    assert train(TINY, data=data, out=tmp_path, progress=False).steps == TINY.steps
 
 
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:
@@ -498,6 +541,11 @@ def test_other_data_is_refused(data: Path, tmp_path: Path, before_step: Any) -> 
     with pytest.raises(CheckpointError) as error:
         train(TINY, data=fewer, out=tmp_path / "out", resume=True, progress=False)
     assert "12 images and the data has 11" in one_line(error)
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "other.npz", **{name: 255 - a if "image" in name else a for name, a in arrays.items()})
+    with pytest.raises(CheckpointError) as error:
+        train(TINY, data=tmp_path / "other.npz", out=tmp_path / "out", resume=True, progress=False)
+    assert "as many other ones" in one_line(error)
 
 
 def test_a_loss_that_explodes_stops_the_run(data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ def as_images(array: np.ndarray, where: object) -> np.ndarray:
     accepted = "uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3 is read"
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise ShapeError(f"{where} holds {array.dtype} {array.shape}; {accepted}")
+    if 0 in array.shape:
+        raise ShapeError(f"{where} holds {array.shape}, no images; {accepted}, without a 0")
     if array.ndim == 3:
         return array[:, None]
     first, last = array.shape[1] in _CHANNELS, array.shape[3] in _CHANNELS

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelfast.errors import PixelfastError
+from pixelfast.errors import PixelfastError, ShapeError
 
 from .concat_elu_dropout import draw_seed
 from .masked_conv import Padding
-from .masked_conv_activations import activate
+from .masked_conv_activations import activate, padded
 from .masked_conv_core import activated_conv
 
 
@@ -70,7 +71,7 @@ def concat_elu_conv_reference(
 ) -> Tensor:
     """`concat_elu_conv` in plain torch."""
     features = activate(x, None, _seed(x, dropout, seed), "concat_elu", dropout)
-    out = F.conv2d(F.pad(features, padding), weight, bias, dilation=dilation)
+    out = F.conv2d(padded(features, padding), weight, bias, dilation=dilation)
     return out if added is None else out + added
 
 
@@ -79,4 +80,8 @@ def _seed(x: Tensor, dropout: float, seed: Tensor | None) -> Tensor | None:
         raise PixelfastError(f"dropout is {dropout}; it must be from 0 up to, not including, 1")
     if dropout == 0:
         return None
-    return draw_seed(x.device) if seed is None else seed
+    if seed is None:
+        return draw_seed(x.device)
+    if not isinstance(seed, Tensor) or (seed.dtype, seed.shape, seed.device) != (torch.int64, (), x.device):
+        raise ShapeError(f"the seed is {seed!r}; it must be an int64 tensor of shape () on {x.device}")
+    return seed

@@ -12,8 +12,16 @@ from pixelfast.errors import PixelfastError, ShapeError
 
 from .implementations import CPU_REMEDY, CUDA_REMEDY, implementation
 from .masked_conv import Padding
-from .masked_conv_activations import gate, gate_gradient
-from .masked_conv_core import FLOATS, activated_conv, check_alike, check_condition
+from .masked_conv_activations import gate, gate_gradient, padded
+from .masked_conv_core import (
+    FLOATS,
+    activated_conv,
+    autocasts,
+    check_alike,
+    check_condition,
+    check_filled,
+    masked_weight,
+)
 from .masked_conv_layout import empty_result, memory_format
 
 KINDS = ("tanh", "linear")
@@ -45,10 +53,11 @@ def gated(x: Tensor, *, kind: str = "tanh", condition: Tensor | None = None, res
             f"x has dtype {x.dtype} and shape {tuple(x.shape)}; it must be floats (N, channels, H, W) with an even "
             "number of channels"
         )
+    check_filled(x)
     result = (x.shape[0], x.shape[1] // 2, *x.shape[2:])
     if residual is not None and residual.shape != result:
         raise ShapeError(f"the residual has shape {tuple(residual.shape)}; it must have the result's, {result}")
-    if torch.is_autocast_enabled(x.device.type):
+    if autocasts(x):
         condition, residual = (None if t is None else t.to(x.dtype) for t in (condition, residual))
     check_condition(x, condition)
     check_alike(x, condition, residual)
@@ -90,7 +99,7 @@ def gated_conv(
         BackendError: the kernels cannot be loaded.
     """
     _check_kind(kind)
-    weight = weight if mask is None else weight * mask
+    weight = masked_weight(weight, mask)
     return activated_conv(
         x, weight, bias, kind=kind, padding=padding, dilation=dilation, condition=condition, added=added
     )
@@ -110,7 +119,7 @@ def gated_conv_reference(
 ) -> Tensor:
     """`gated_conv` in plain torch."""
     weight = weight if mask is None else weight * mask
-    out = F.conv2d(F.pad(gate(x, condition, kind), padding), weight, bias, dilation=dilation)
+    out = F.conv2d(padded(gate(x, condition, kind), padding), weight, bias, dilation=dilation)
     return out if added is None else out + added
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masked_conv_core import activated_conv
+from .masked_conv_activations import padded
+from .masked_conv_core import activated_conv, masked_weight
 
 Padding = tuple[int, int, int, int]
 """Zeros at the left, right, top and bottom; a negative number crops, and so shifts."""
@@ -44,7 +45,7 @@ def masked_conv(
         ShapeError: shapes, dtypes or the padding do not fit.
         BackendError: the kernels cannot be loaded.
     """
-    weight = weight if mask is None else weight * mask
+    weight = masked_weight(weight, mask)
     return activated_conv(x, weight, bias, kind="none", padding=padding, dilation=dilation, added=added)
 
 
@@ -60,5 +61,5 @@ def masked_conv_reference(
 ) -> Tensor:
     """`masked_conv` in plain torch."""
     weight = weight if mask is None else weight * mask
-    out = F.conv2d(F.pad(x, padding), weight, bias, dilation=dilation)
+    out = F.conv2d(padded(x, padding), weight, bias, dilation=dilation)
     return out if added is None else out + added

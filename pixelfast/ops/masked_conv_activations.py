@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,13 @@ from .concat_elu_dropout import dropout_factors
 
 FACTORS = {"none": (1, 1), "concat_elu": (2, 1), "tanh": (1, 2), "linear": (1, 2)}
 """Features per channel of the input, as (numerator, denominator)."""
+
+
+def padded(x: Tensor, padding: Sequence[int]) -> Tensor:
+    """F.pad, also where a side crops more than the image has and the other makes up for it: zeros come first."""
+    if -min(padding) <= min(x.shape[2:]):
+        return F.pad(x, list(padding))
+    return F.pad(F.pad(x, [max(side, 0) for side in padding]), [min(side, 0) for side in padding])
 
 
 def gate_halves(x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,8 @@ from .masked_conv_activations import FACTORS
 from .masked_conv_layout import empty_result
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LARGEST_REACH = 1 << 24
+"""Of padding and dilation: no image is as large, and no product of sizes overflows."""
 
 
 def activated_conv(
@@ -38,13 +40,31 @@ def activated_conv(
     dropout: float = 0.0,
 ) -> Tensor:
     """Casts as autocast asks, checks and calls the operation. The arguments are those of the public functions."""
-    if torch.is_autocast_enabled(x.device.type):
+    if autocasts(x):
         x, weight = _cast(x), _cast(weight)
         bias, condition, added = (None if tensor is None else _cast(tensor) for tensor in (bias, condition, added))
     _check(x, weight, bias, condition, added, kind, padding, dilation)
     return torch.ops.pixelfast.activated_conv(
         x, weight, bias, condition, added, seed, kind, list(padding), [dilation, dilation], dropout
     )
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x; torch knows none for the meta device."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def masked_weight(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """weight * mask. ShapeError unless the mask can be broadcast to the weight."""
+    if mask is None:
+        return weight
+    sizes = zip(reversed(mask.shape), reversed(weight.shape), strict=False)
+    if mask.ndim > weight.ndim or any(m not in (1, w) for m, w in sizes) or mask.device != weight.device:
+        raise ShapeError(
+            f"the mask has shape {tuple(mask.shape)} on {mask.device}; it must be broadcastable to the weight's, "
+            f"{tuple(weight.shape)}, and on {weight.device}"
+        )
+    return weight * mask
 
 
 def _cast(tensor: Tensor) -> Tensor:
@@ -73,6 +93,12 @@ def _check(
             f"x has {x.shape[1]} channels, which make {x.shape[1] * times / parts:g} features, and the weight takes "
             f"{weight.shape[1]}; they must be equal"
         )
+    check_filled(x, weight)
+    if not _is_reach(dilation, 1) or len(padding) != 4 or not all(_is_reach(p, -LARGEST_REACH) for p in padding):
+        raise ShapeError(
+            f"padding is {padding} and dilation {dilation}; they must be four integers (left, right, top, bottom) and "
+            f"one from 1, up to {LARGEST_REACH}"
+        )
     left, right, top, bottom = padding
     reach = (dilation * (weight.shape[2] - 1), dilation * (weight.shape[3] - 1))
     if (top + bottom, left + right) != reach:
@@ -87,6 +113,20 @@ def _check(
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"the bias has shape {tuple(bias.shape)}; it must be ({weight.shape[0]},)")
     check_alike(x, weight, bias, condition, added)
+
+
+def _is_reach(value: object, low: int) -> bool:
+    return isinstance(value, int) and low <= value <= LARGEST_REACH
+
+
+def check_filled(x: Tensor, *others: Tensor) -> None:
+    """ShapeError where something has no elements, or is not laid out by strides. x may have no images."""
+    for shape in (x.shape[1:], *(other.shape for other in others)):
+        if 0 in shape:
+            raise ShapeError(f"sizes {tuple(shape)} have a 0; only the number of images may be 0")
+    for tensor in (x, *others):
+        if tensor.layout != torch.strided:
+            raise ShapeError(f"an argument has layout {tensor.layout}; only ordinary (strided) tensors are accepted")
 
 
 def check_condition(x: Tensor, condition: Tensor | None) -> None:
@@ -104,10 +144,10 @@ def check_condition(x: Tensor, condition: Tensor | None) -> None:
 def check_alike(x: Tensor, *others: Tensor | None) -> None:
     """ShapeError unless the others have the dtype and the device of x."""
     for other in others:
-        if other is not None and (other.dtype, other.device) != (x.dtype, x.device):
+        if other is not None and (other.dtype, other.device, other.layout) != (x.dtype, x.device, x.layout):
             raise ShapeError(
-                f"x is {x.dtype} on {x.device}, another argument {other.dtype} on {other.device}; "
-                "convert one of them, or use autocast"
+                f"x is {x.dtype} on {x.device} ({x.layout}), another argument {other.dtype} on {other.device} "
+                f"({other.layout}); convert one of them, or use autocast"
             )
 
 

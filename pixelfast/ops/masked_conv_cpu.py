@@ -37,7 +37,7 @@ def _sizes(x: Tensor, weight: Tensor, kind: str, padding: list[int], dilation: l
 
 
 def _task(x: Tensor, weight: Tensor, condition: Tensor | None, seed: Tensor | None, dropout: float) -> dict[str, Any]:
-    noise = None if seed is None else (dropout_threshold(dropout), 1 / (1 - dropout), int(seed))
+    noise = None if seed is None else (dropout_threshold(dropout), 1 / (1 - dropout), int(seed) % 2**64)
     return {
         "dropout": noise,
         "x": _memory(x),

@@ -54,7 +54,8 @@ def conv_backward(
             upstream, x, weight, condition, seed, kind, padding, dilation, dropout, needs
         )
     given = condition, _kept(x, seed, dropout), 1 / (1 - dropout), kind, padding, dilation[0]
-    x_gradient = weight_gradient = bias_gradient = x.new_empty(0)
+    # Three tensors: outputs of an operation must not share memory.
+    x_gradient, weight_gradient, bias_gradient = (x.new_empty(0) for _ in range(3))
     if needs[0]:
         x_gradient = torch.empty_like(x)
         conv_kernels.conv_input_gradient(upstream, x, weight, *given, x_gradient)

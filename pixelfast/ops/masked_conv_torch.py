@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masked_conv_activations import activate, activate_gradient
+from .masked_conv_activations import activate, activate_gradient, padded
 from .masked_conv_layout import memory_format
 
 
@@ -26,7 +26,7 @@ def conv(
     dropout: float,
 ) -> Tensor:
     """See `masked_conv_core`."""
-    features = F.pad(activate(x, condition, seed, kind, dropout), padding)
+    features = padded(activate(x, condition, seed, kind, dropout), padding)
     out = F.conv2d(features, weight, bias, dilation=dilation)
     if added is not None:
         out = out.add_(added)
@@ -46,17 +46,16 @@ def conv_backward(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `masked_conv_core`."""
-    features = F.pad(activate(x, condition, seed, kind, dropout), padding)
+    features = padded(activate(x, condition, seed, kind, dropout), padding)
     features_gradient, weight_gradient, bias_gradient = torch.ops.aten.convolution_backward(
         upstream, features, weight, [weight.shape[0]], [1, 1], [0, 0], dilation, False, [0, 0], 1, needs
     )
-    nothing = x.new_empty(0)
-    x_gradient = nothing
+    x_gradient = x.new_empty(0)  # of its own: outputs of an operation must not share memory
     if needs[0]:
-        cropped = F.pad(features_gradient, [-side for side in padding])
+        cropped = padded(features_gradient, [-side for side in padding])
         x_gradient = torch.empty_like(x).copy_(activate_gradient(cropped, x, condition, seed, kind, dropout))
     return (
         x_gradient,
-        weight_gradient.contiguous() if needs[1] else nothing,
-        bias_gradient if needs[2] else nothing,
+        weight_gradient.contiguous() if needs[1] else x.new_empty(0),
+        bias_gradient if needs[2] else x.new_empty(0),
     )

@@ -12,6 +12,8 @@ from pixelfast.errors import ShapeError
 from .mixture_loss_reference import planes_per_component
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+MOST_LEVELS = 1 << 31
+"""What images have is far fewer."""
 
 
 def check_params(params: Tensor, images: Sequence[int], other: Tensor, name: str, levels: int) -> None:
@@ -36,5 +38,8 @@ def check_params(params: Tensor, images: Sequence[int], other: Tensor, name: str
         )
     if params.device != other.device:
         raise ShapeError(f"params are on {params.device} and {name} on {other.device}; they must be on one device")
-    if levels < 2:
-        raise ShapeError(f"levels is {levels}; it must be at least 2")
+    if not isinstance(levels, int) or not 2 <= levels <= MOST_LEVELS:
+        raise ShapeError(f"levels is {levels!r}; it must be an integer from 2 to {MOST_LEVELS}")
+    for tensor in (params, other):
+        if tensor.layout != torch.strided:
+            raise ShapeError(f"an argument has layout {tensor.layout}; only ordinary (strided) tensors are accepted")

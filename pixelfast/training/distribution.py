@@ -106,7 +106,12 @@ def processes(device: str | torch.device | None) -> Iterator[Processes]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise PixelfastError(f"device {device!r} is none that torch knows; cpu and cuda are accepted") from error
+    if device.type not in ("cpu", "cuda"):
+        raise PixelfastError(f"device {device} was asked for; training runs on cpu and cuda")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise PixelfastError(f"device {device} was asked for, and torch sees no GPU; leave it out to use the CPU")

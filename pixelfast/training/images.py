@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from pixelfast.training.recipe import Recipe
 
 BINARISE: dict[str, Transform] = {"threshold": Threshold(), "stochastic": StochasticBinarise()}
 
+SHOWN = 8
+"""Images at either end of a data set that tell it from another."""
+
 
 class ImageSet:
     """One split of a data set, for one model. conditional: whether images come with their labels."""
@@ -39,6 +43,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the first and the last images and their labels, as the data has them: it tells data sets apart."""
+        shown = torch.cat((torch.arange(min(SHOWN, len(self))), torch.arange(max(0, len(self) - SHOWN), len(self))))
+        found = hashlib.sha256(self._data.images[shown].numpy().tobytes())
+        if self._conditional and self._data.labels is not None:
+            found.update(self._data.labels[shown].numpy().tobytes())
+        return found.hexdigest()
 
     def augmented(self, index: Tensor, step: int, first: int) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, H, W) of int64 indices (B,) and their labels, as number `first` and on of a step's batch.

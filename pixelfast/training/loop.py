@@ -94,8 +94,11 @@ def train(
             recipe, frozen = _whole_recipe(recipe, saved, changes, autoencoder)
             torch.manual_seed(derived_seed(recipe.seed, Use.WEIGHTS))
             model = registry.create(recipe.model, **recipe.config)
-            if start is not None:
-                _check_start(recipe, start, saved)
+            if start is not None and resume:
+                raise PixelfastError(f"a resumed run goes on with its own weights: leave --start {start} out")
+            if start is not None and saved is None:
+                # Not when torchrun has started the processes again: they have the same arguments, and a snapshot.
+                _check_start(recipe, start)
                 take_weights(model, start)
             if frozen is not None:
                 stages.take_over(model, frozen)
@@ -285,9 +288,7 @@ def _whole_recipe(
     return (recipe if frozen is None else stages.completed(recipe, frozen)), frozen
 
 
-def _check_start(recipe: Recipe, start: Path, saved: Snapshot | None) -> None:
-    if saved is not None:
-        raise PixelfastError(f"a resumed run goes on with its own weights: leave --start {start} out")
+def _check_start(recipe: Recipe, start: Path) -> None:
     if recipe.data_init:
         raise PixelfastError(f"data_init would replace the weights of {start}: set data_init=false")
 

@@ -24,6 +24,9 @@ CHOICES: dict[str, Any] = {
     "parallel": Parallel,
 }
 
+HIGHEST_RATE = 1e30
+"""Of learning: near float32's largest number an optimiser cannot even take its step."""
+
 
 def _about(text: str, *, free: bool = False) -> dict[str, Any]:
     """A field's metadata: what --help says, and whether a resumed run may change it."""
@@ -108,9 +111,9 @@ class Recipe:
             _check(getattr(self, name) >= 1, name, "at least 1", self)
         for name in ("warmup_steps", "weight_decay", "sample_every"):
             _check(getattr(self, name) >= 0, name, "at least 0", self)
-        for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            _check(value is None or (value > 0 and math.isfinite(value)), name, "positive and finite", self)
+        _check(0 < self.learning_rate <= HIGHEST_RATE, "learning_rate", f"positive and at most {HIGHEST_RATE:g}", self)
+        clip = self.clip_norm
+        _check(clip is None or (clip > 0 and math.isfinite(clip)), "clip_norm", "positive and finite", self)
         for name, kind in CHOICES.items():
             choices = get_args(kind)
             chosen = getattr(self, name)

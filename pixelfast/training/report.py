@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ class Report:
         self._shown = {"loss": "-", "test": "-"}
 
     def say(self, text: str) -> None:
-        """One line to whoever watches."""
-        self.bar.write(text)
+        """One line to whoever watches; lost where nobody does, as in a pipe that is gone or a file on a full disk."""
+        with contextlib.suppress(OSError):
+            self.bar.write(text)
 
     def advanced(self, step: int) -> None:
         """A step was taken."""

@@ -41,6 +41,7 @@ class Run:
         self.reported = 0
         self.batches = Batches(images, recipe)
         self._images = len(images)
+        self._fingerprint = images.fingerprint()
         self._processes = processes
         self._pieces = _pieces(recipe, processes)
         self._gathered: Callable[[Tensor], Tensor] = lambda tensor: tensor
@@ -156,6 +157,7 @@ class Run:
             "recipe": overrides.as_json(self.recipe),
             "step": self.step,
             "images": self._images,
+            "fingerprint": self._fingerprint,
             "noise": noise.VERSION,
             "reported": self.reported,
             "window": self._window,
@@ -175,6 +177,10 @@ class Run:
             if state["images"] != self._images:
                 raise CheckpointError(
                     f"the run was started on {state['images']} images and the data has {self._images}; use the same"
+                )
+            if state.get("fingerprint", self._fingerprint) != self._fingerprint:  # the first snapshots had none
+                raise CheckpointError(
+                    f"the run was started on {self._images} images and the data has as many other ones; use the same"
                 )
             if state["noise"] != noise.VERSION:
                 raise CheckpointError("the snapshot was written by another version of pixelfast; resume with that one")
