@@ -23,7 +23,7 @@ class Tile(NamedTuple):
 # ordinary cores, whose operands take registers, too.
 _CONV = {
     True: (Tile(64, 64, 32, 8, 3), Tile(32, 64, 32, 4, 3)),
-    False: (Tile(64, 64, 16, 4, 2), Tile(32, 64, 16, 4, 2)),
+    False: (Tile(64, 32, 16, 4, 2), Tile(32, 64, 16, 4, 2)),
 }
 _CONV_GRADIENT = {
     True: (Tile(64, 64, 32, 8, 3), Tile(32, 64, 32, 4, 3)),
@@ -31,7 +31,7 @@ _CONV_GRADIENT = {
 }
 _WEIGHT_GRADIENT = {
     True: (Tile(64, 64, 32, 8, 3), Tile(32, 64, 32, 4, 3)),
-    False: (Tile(32, 32, 32, 4, 2),),
+    False: (Tile(32, 32, 16, 4, 2),),
 }
 PROGRAMS_WANTED = 512
 """Enough to give every multiprocessor a few."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
+
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -25,6 +29,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Removes what `write_atomically` had begun in a folder when its process was killed.
+
+    Nobody may be writing there.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _PARTIAL.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

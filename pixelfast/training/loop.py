@@ -23,7 +23,7 @@ from pixelfast.training.evaluate import loss_unit, total_loss
 from pixelfast.training.images import ImageSet, open_images
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
-from pixelfast.training.report import Report
+from pixelfast.training.report import Report, remove_leftovers
 from pixelfast.training.run import Run
 from pixelfast.training.snapshot import (
     Snapshot,
@@ -262,6 +262,7 @@ def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None
 
     def find() -> str:
         remove_partial(out)
+        remove_leftovers(out)
         if not resume and not (group.restarted and snapshot_paths(out)):
             if snapshot_paths(out):
                 raise PixelfastError(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pixelfast.checkpoints.atomic import write_atomically
+from pixelfast.checkpoints.atomic import remove_partial_files, write_atomically
 from pixelfast.errors import PixelfastError
 from pixelfast.training.log import Log
 from pixelfast.training.plot import can_plot, field_of, loss_plot
@@ -104,6 +104,12 @@ class Report:
     def _show(self, **values: str) -> None:
         self._shown.update(values)
         self.bar.set_postfix(self._shown, refresh=False)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Removes what a report of a run that was killed had begun to write."""
+    for folder in (out, out / SAMPLES):
+        remove_partial_files(folder)
 
 
 def _dashboard(folder: Path, step: int) -> Any:
