@@ -20,7 +20,7 @@ import pixelfast
 from pixelfast import _C
 from pixelfast.backends.base import Job
 from pixelfast.backends.cpu import CpuBackend
-from pixelfast.errors import BackendError, CausalityError
+from pixelfast.errors import BackendError, CausalityError, UnsupportedModelError
 from pixelfast.program import Attention, Program
 
 LEVELS = 4
@@ -113,6 +113,17 @@ class TestDependencies:
         else:
             with pytest.raises(CausalityError):
                 compiled(model)
+
+    def test_a_maximum_over_scores_that_are_masked_afterwards_is_refused(self) -> None:
+        """It cancels on paper; where a later score is large, all weights underflow."""
+
+        class Late(Masked):
+            def weights(self, scores: Tensor) -> Tensor:
+                powers = torch.exp(scores - scores.amax(dim=-1, keepdim=True)) * self.mask(scores.shape[-1])
+                return powers / (powers.sum(dim=-1, keepdim=True) + 1e-6)
+
+        with pytest.raises(UnsupportedModelError, match="masked only after their maximum"):
+            compiled(build(Late(upto, kind="A")))
 
     def test_a_position_that_nobody_attends_to_is_not_computed(self) -> None:
         sampler = compiled(build(Masked(lambda n: upto(n) & (torch.arange(n) % 2 == 0), kind="A")), backend="reference")

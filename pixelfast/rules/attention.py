@@ -221,7 +221,11 @@ def _reached(pairs: Pairs, factor: Array, bias: Array, kept: Array, gain: Array)
     # Without a free score every weight of the row is a constant: where all are alike they are not small.
     top = np.where(np.isneginf(top), bias.max(axis=2, keepdims=True), top)
     with np.errstate(invalid="ignore"):
-        reached = kept & ~(bias - top < -NEGLIGIBLE)
+        possible = ~(bias - top < -NEGLIGIBLE)
+    reached = kept & possible
+    if (possible & ~kept & reached.any(axis=2, keepdims=True)).any():
+        # The maximum read these scores: where they are large, the weights of the others vanish.
+        raise NotImplementedError("scores of attention that are masked only after their maximum was taken")
     if pairs.empty_is_zero or pairs.epsilon:
         reached = reached & ~np.isneginf(bias)
     return np.asarray(reached & (gain != 0).any(axis=2, keepdims=True))
