@@ -38,7 +38,8 @@ def lstm(
         (N, C, T, L), in the dtype of the gates.
     """
     if autocasts(gates):
-        weight, bias, hidden, cell = (None if t is None else t.to(gates.dtype) for t in (weight, bias, hidden, cell))
+        weight = weight.to(gates.dtype)
+        bias, hidden, cell = (None if t is None else t.to(gates.dtype) for t in (bias, hidden, cell))
     _check(gates, weight, bias, hidden, cell)
     features, length = weight.shape[1], gates.shape[3]
     if bias is not None:
