@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.program",
         "pixelfast.lower",
         "pixelfast.schedule",
+        "pixelfast.loops",
         "pixelfast.split",
         "pixelfast.readiness",
         "pixelfast.simplify",
