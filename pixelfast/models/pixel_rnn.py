@@ -1,4 +1,4 @@
-"""PixelRNN (van den Oord, Kalchbrenner and Kavukcuoglu 2016): Row LSTM and Diagonal BiLSTM with residual connections."""
+"""PixelRNN (van den Oord, Kalchbrenner and Kavukcuoglu 2016): residual layers of Row LSTMs or Diagonal BiLSTMs."""
 
 from __future__ import annotations
 
