@@ -440,7 +440,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(gated-pixelcnn, pixelcnnpp)"),
+            (["x"], 1, "(gated-pixelcnn, pixelcnn, pixelcnnpp)"),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],

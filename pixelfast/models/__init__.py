@@ -1,6 +1,7 @@
 """Thin model classes. They know nothing of the engine, which takes any causal module."""
 
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_rnn import PixelRNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -8,4 +9,13 @@ from pixelfast.models.vector_quantizer import VectorQuantizer
 from pixelfast.models.vq_vae import VQVAE
 from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
-__all__ = ["VQVAE", "GatedPixelCNN", "PixelCNNPlusPlus", "PixelRNN", "PixelSNAIL", "VQVAEWithPrior", "VectorQuantizer"]
+__all__ = [
+    "VQVAE",
+    "GatedPixelCNN",
+    "PixelCNN",
+    "PixelCNNPlusPlus",
+    "PixelRNN",
+    "PixelSNAIL",
+    "VQVAEWithPrior",
+    "VectorQuantizer",
+]

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelfast import ops
-from pixelfast.likelihoods import Bernoulli, Categorical
 from pixelfast.models import checks
-from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
+from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, MaskedConv2d, channel_mask
+from pixelfast.models.pixel_head import pixel_likelihood
 
-STEM_KERNEL = 7
+STEM = (7, 7)
 ROW_TAPS = 3
 """Columns of the Row LSTM's convolutions, input-to-state and state-to-state."""
 DIAGONAL_TAPS = 2
@@ -43,7 +43,7 @@ class RowLSTM(nn.Module):
 
     def __init__(self, features: int, hidden: int, groups: int) -> None:
         super().__init__()
-        mask = channel_mask(hidden, features, groups, own=True) if groups > 1 else None
+        mask = channel_mask(hidden, features, groups, own=True)
         self.input_to_state = HorizontalConv(features, 4 * hidden, ROW_TAPS, include_pixel=True, mask=mask)
         self.state_to_state = Recurrence(hidden, ROW_TAPS)
 
@@ -62,7 +62,7 @@ class DiagonalLSTM(nn.Module):
 
     def __init__(self, features: int, hidden: int, groups: int, *, reverse: bool) -> None:
         super().__init__()
-        mask = channel_mask(hidden, features, groups, own=True) if groups > 1 else None
+        mask = channel_mask(hidden, features, groups, own=True)
         self.input_to_state = MaskedConv1x1(features, 4 * hidden, mask)
         self.state_to_state = Recurrence(hidden, DIAGONAL_TAPS)
         self.reverse = reverse
@@ -92,7 +92,7 @@ class PixelRNNBlock(nn.Module):
             self.directions = nn.ModuleList(
                 DiagonalLSTM(features, hidden, groups, reverse=reverse) for reverse in (False, True)
             )
-        mask = channel_mask(features, hidden, groups, own=True) if groups > 1 else None
+        mask = channel_mask(features, hidden, groups, own=True)
         self.widen = MaskedConv1x1(hidden, features, mask) if features != hidden else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,6 +125,8 @@ class PixelRNN(nn.Module):
     for a bad shape or input, PixelfastError for any other bad argument.
     """
 
+    condition_example = None
+
     def __init__(
         self,
         shape: Sequence[int] = (1, 28, 28),
@@ -138,15 +140,15 @@ class PixelRNN(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = checks.image_shape(shape)
-        channels = groups = self.shape[0]
+        channels = self.shape[0]
         kind = checks.choice("kind", kind, KINDS)
         levels = checks.integer("levels", levels, 2, 1 << 16)
         layers = checks.integer("layers", layers, 1, MAX_LAYERS)
-        hidden = checks.integer("hidden", hidden, groups, checks.MAX_WIDTH)
-        features = checks.integer("features", 2 * hidden if features is None else features, groups, checks.MAX_WIDTH)
-        head = checks.integer("head", features if head is None else head, groups, checks.MAX_WIDTH)
+        hidden = checks.integer("hidden", hidden, channels, checks.MAX_WIDTH)
+        features = checks.integer("features", 2 * hidden if features is None else features, channels, checks.MAX_WIDTH)
+        head = checks.integer("head", features if head is None else head, channels, checks.MAX_WIDTH)
         self.input = checks.choice("input", input, ("signed", "unit"))
-        self.likelihood: Bernoulli | Categorical = Bernoulli() if levels == 2 else Categorical(levels=levels)
+        self.likelihood = pixel_likelihood(levels)
         self.config: dict[str, Any] = {
             "shape": list(self.shape),
             "kind": kind,
@@ -158,27 +160,21 @@ class PixelRNN(nn.Module):
             "input": input,
         }
 
-        def mask(targets: int, sources: int, *, own: bool = True) -> Tensor | None:
-            return channel_mask(targets, sources, groups, own=own) if groups > 1 else None
+        def mask(targets: int, sources: int, *, own: bool = True) -> Tensor:
+            return channel_mask(targets, sources, channels, own=own)
 
-        # Together the two read what a 7x7 kernel under mask A does.
-        self.stem_above = VerticalConv(channels, features, STEM_KERNEL, include_row=False)
-        self.stem_left = HorizontalConv(
-            channels, features, STEM_KERNEL, include_pixel=groups > 1, mask=mask(features, channels, own=False)
-        )
-        self.blocks = nn.ModuleList(PixelRNNBlock(kind, features, hidden, groups) for _ in range(layers))
-        self.mix = nn.ModuleList(
-            MaskedConv1x1(inputs, head, mask(head, inputs)) for inputs in (features, head)
-        )
+        self.stem = MaskedConv2d(channels, features, STEM, mask(features, channels, own=False))
+        self.blocks = nn.ModuleList(PixelRNNBlock(kind, features, hidden, channels) for _ in range(layers))
+        self.mix = nn.ModuleList(MaskedConv1x1(inputs, head, mask(head, inputs)) for inputs in (features, head))
         # The level is the slow index of the output and the channel the fast one: the mask repeats per level.
         self.head = MaskedConv1x1(head, channels * (1 if levels == 2 else levels), mask(channels, head))
 
     def forward(self, x: Tensor) -> Tensor:
         checks.float_images(x, self.shape[0])
-        h = self.stem_above(x) + self.stem_left(x)
+        h = self.stem(x)
         for block in self.blocks:
             h = block(h)
         for layer in self.mix:
             h = F.relu(layer(h))
-        out = self.head(h)
-        return out if isinstance(self.likelihood, Bernoulli) else out.unflatten(1, (-1, self.shape[0]))
+        logits = self.head(h)
+        return logits if self.likelihood.levels == 2 else logits.unflatten(1, (-1, self.shape[0]))

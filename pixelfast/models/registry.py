@@ -8,6 +8,7 @@ from torch import nn
 
 from pixelfast.errors import PixelfastError
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_rnn import PixelRNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -16,6 +17,7 @@ from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
+    "pixel_cnn": PixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
     "pixel_rnn": PixelRNN,
     "pixel_snail": PixelSNAIL,
