@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.builder",
         "pixelfast.provenance",
         "pixelfast.causality",
+        "pixelfast.receptive_field",
         "pixelfast.problem",
         "pixelfast.inputs",
         "pixelfast.replay",
