@@ -1,5 +1,6 @@
 """Thin model classes. They know nothing of the engine, which takes any causal module."""
 
+from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_rnn import PixelRNN
@@ -11,6 +12,7 @@ from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 __all__ = [
     "VQVAE",
+    "ConditionalPixelSNAIL",
     "GatedPixelCNN",
     "PixelCNN",
     "PixelCNNPlusPlus",

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from pixelfast.errors import PixelfastError
+from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_rnn import PixelRNN
@@ -21,6 +22,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
     "pixel_rnn": PixelRNN,
     "pixel_snail": PixelSNAIL,
+    "conditional_pixel_snail": ConditionalPixelSNAIL,
     "vq_vae": VQVAE,
     "vq_vae_with_prior": VQVAEWithPrior,
 }
