@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from pixelfast.errors import PixelfastError
-from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNPlusPlus, PixelRNN
 
 MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "gated-pixelcnn": ("Gated PixelCNN, 28x28, 7 layers of 64 features", GatedPixelCNN),
@@ -16,6 +17,8 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         "PixelCNN++, 32x32 in colour, 5 blocks of 160 filters per resolution, 10 mixtures",
         PixelCNNPlusPlus,
     ),
+    "pixelrnn-diagonal": ("PixelRNN, binary 28x28, 7 Diagonal BiLSTM layers of 16 features", PixelRNN),
+    "pixelrnn-row": ("PixelRNN, binary 28x28, 7 Row LSTM layers of 16 features", partial(PixelRNN, kind="row_lstm")),
 }
 """Name -> what it is, and how to make it."""
 
