@@ -14,7 +14,7 @@ from pixelfast.cli.loading import check_fits, labels_of, load_model
 from pixelfast.data import open_data
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
-from pixelfast.models import VQVAE, VQVAEWithPrior
+from pixelfast.models.registry import AUTOENCODER_OF, is_autoencoder
 from pixelfast.training.code_figures import code_figures
 from pixelfast.training.evaluate import network_input
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     labels = labels_of(model, data)
     labels = None if labels is None else labels[:count]
     over = f"over {count:,} images of {data.name}'s {args.split} split"
-    if isinstance(model, VQVAE | VQVAEWithPrior):
+    if is_autoencoder(model) or type(model) in AUTOENCODER_OF:
         if args.dtype:
             raise PixelfastError(
                 "--dtype compares bits per dimension, which a model of codes does not have: leave it out"
@@ -58,13 +58,16 @@ def run(args: argparse.Namespace) -> None:
                 model, data.images[:count], labels, batch_size=BATCH, update=lambda done: update(done, count)
             )
         print(f"squared error {found.squared_error:.5f} (of levels scaled to [0, 1]) {over}")
-        codes, places = model.config["codes"], found.codes_per_image
-        print(f"codes: {found.used} of {codes} used, perplexity {found.perplexity:.1f}")
-        if found.bits_per_code is not None:
-            print(
-                f"prior: {found.bits_per_code:.4f} bits/code, {found.bits_per_code * places:.1f} bits for the {places} "
-                f"codes of an image ({math.log2(codes) * places:.1f} without a prior)"
-            )
+        codes = model.config["codes"]
+        for name, one in found.maps.items():
+            print(f"{name}: {one.used} of {codes} used, perplexity {one.perplexity:.1f}")
+        for name, one in found.maps.items():
+            if one.bits_per_code is not None:
+                which, places = "prior" if len(found.maps) == 1 else f"{name} prior", one.codes_per_image
+                print(
+                    f"{which}: {one.bits_per_code:.4f} bits/code, {one.bits_per_code * places:.1f} bits for the "
+                    f"{places} codes of an image ({math.log2(codes) * places:.1f} without a prior)"
+                )
         return
     sampler = pixelfast.compile(model, dtype=getattr(torch, args.dtype)) if args.dtype else None
 

@@ -7,15 +7,19 @@ from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
 from pixelfast.models.vector_quantizer import VectorQuantizer
 from pixelfast.models.vq_vae import VQVAE
+from pixelfast.models.vq_vae_2 import VQVAE2
+from pixelfast.models.vq_vae_2_prior import VQVAE2WithPriors
 from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 __all__ = [
     "VQVAE",
+    "VQVAE2",
     "ConditionalPixelSNAIL",
     "GatedPixelCNN",
     "PixelCNN",
     "PixelCNNPlusPlus",
     "PixelSNAIL",
+    "VQVAE2WithPriors",
     "VQVAEWithPrior",
     "VectorQuantizer",
 ]
