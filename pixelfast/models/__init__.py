@@ -1,10 +1,23 @@
 """Thin model classes. They know nothing of the engine, which takes any causal module."""
 
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
 from pixelfast.models.pixel_snail import PixelSNAIL
+from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
+from pixelfast.models.vae import VAE
 from pixelfast.models.vector_quantizer import VectorQuantizer
 from pixelfast.models.vq_vae import VQVAE
 from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
-__all__ = ["VQVAE", "GatedPixelCNN", "PixelCNNPlusPlus", "PixelSNAIL", "VQVAEWithPrior", "VectorQuantizer"]
+__all__ = [
+    "VAE",
+    "VQVAE",
+    "GatedPixelCNN",
+    "HierarchicalPixelVAE",
+    "PixelCNNPlusPlus",
+    "PixelSNAIL",
+    "PixelVAE",
+    "VQVAEWithPrior",
+    "VectorQuantizer",
+]

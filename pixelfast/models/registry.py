@@ -8,8 +8,11 @@ from torch import nn
 
 from pixelfast.errors import PixelfastError
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
 from pixelfast.models.pixel_snail import PixelSNAIL
+from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
+from pixelfast.models.vae import VAE
 from pixelfast.models.vq_vae import VQVAE
 from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
@@ -17,6 +20,9 @@ MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
     "pixel_snail": PixelSNAIL,
+    "vae": VAE,
+    "pixel_vae": PixelVAE,
+    "hierarchical_pixel_vae": HierarchicalPixelVAE,
     "vq_vae": VQVAE,
     "vq_vae_with_prior": VQVAEWithPrior,
 }
