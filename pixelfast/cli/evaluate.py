@@ -1,4 +1,5 @@
-"""pixelfast eval: bits per dimension of a model on a data set; for models of codes, how good their codes are."""
+"""pixelfast eval: bits per dimension of a model on a data set; for models of codes, how good their codes are; for
+models with latents, the bound on the likelihood (ELBO) and its parts, in nats."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import check_fits, labels_of, load_model
-from pixelfast.data import open_data
+from pixelfast.cli.loading import check_fits, labels_of, load_model, open_prepared
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.models.registry import AUTOENCODER_OF, is_autoencoder
+from pixelfast.training.bound_figures import bound_figures, has_bound
 from pixelfast.training.code_figures import code_figures
 from pixelfast.training.evaluate import network_input
 
@@ -35,13 +36,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--limit", type=arguments.integer(1), metavar="N", help="only the first N images (default: all)"
     )
+    arguments.add_binarise(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="also through the engine in this dtype (default: not)")
     arguments.add_progress(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    data = open_data(args.data, args.split)
+    data = open_prepared(args)
     model = load_model(args.model, args.layout).float()
     check_fits(model, data)
     count = min(len(data), args.limit or len(data))
@@ -69,6 +71,21 @@ def run(args: argparse.Namespace) -> None:
                     f"{places} codes of an image ({math.log2(codes) * places:.1f} without a prior)"
                 )
         return
+    if has_bound(model):
+        if args.dtype:
+            raise PixelfastError("--dtype compares likelihoods; a model with latents has a bound: leave it out")
+        with progress.bar("images", "image", progress.wanted(args.progress)) as update:
+            parts = bound_figures(model, data.images[:count], batch_size=BATCH, update=lambda done: update(done, count))
+        if not math.isfinite(parts.total):
+            raise PixelfastError(f"the bound is {parts.total} nats: the model's weights or outputs are not finite")
+        if parts.plain:
+            print(f"{parts.distortion:.2f} nats given the latents {over}; without kl_weight there is no ELBO")
+            return
+        per_dimension = parts.total / (math.log(2) * math.prod(data.shape))
+        print(f"ELBO {-parts.total:.2f} nats, a bound of {per_dimension:.4f} bits/dim, {over}")
+        kl = ", ".join(f"KL of {name} {nats:.2f}" for name, nats in parts.kl.items())
+        print(f"pixels given the latents {parts.distortion:.2f} nats; {kl} (one draw of the latents)")
+        return
     sampler = pixelfast.compile(model, dtype=getattr(torch, args.dtype)) if args.dtype else None
 
     @torch.inference_mode()
@@ -94,7 +111,8 @@ def run(args: argparse.Namespace) -> None:
 
     exact = bits(dense, "in float32")
     if sampler is None:
-        print(f"{exact:.4f} bits/dim {over}")
+        nats = f" ({exact * math.log(2) * math.prod(data.shape):.2f} nats)" if data.levels == 2 else ""
+        print(f"{exact:.4f} bits/dim{nats} {over}")
     else:
         low = bits(engine, f"in {args.dtype}")
         change = round(low - exact, 4) + 0.0  # not -0.0
