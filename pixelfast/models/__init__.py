@@ -4,6 +4,7 @@ from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
 from pixelfast.models.pixel_cnn import PixelCNN
+from pixelfast.models.pixel_rnn import PixelRNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -23,6 +24,7 @@ __all__ = [
     "HierarchicalPixelVAE",
     "PixelCNN",
     "PixelCNNPlusPlus",
+    "PixelRNN",
     "PixelSNAIL",
     "PixelVAE",
     "VQVAE2WithPriors",

@@ -11,6 +11,7 @@ from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
 from pixelfast.models.pixel_cnn import PixelCNN
+from pixelfast.models.pixel_rnn import PixelRNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -24,6 +25,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
     "pixel_cnn": PixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
+    "pixel_rnn": PixelRNN,
     "pixel_snail": PixelSNAIL,
     "conditional_pixel_snail": ConditionalPixelSNAIL,
     "vae": VAE,
