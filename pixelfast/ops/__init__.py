@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .concat_elu import concat_elu_conv, concat_elu_conv_reference
 from .gated import gated, gated_conv, gated_conv_reference, gated_reference
+from .gated_block import gated_block, gated_block_reference
 from .masked_conv import masked_conv, masked_conv_reference
 from .mixture_loss import mixture_nll
 from .mixture_loss_reference import mixture_nll_reference
@@ -14,6 +15,8 @@ __all__ = [
     "concat_elu_conv",
     "concat_elu_conv_reference",
     "gated",
+    "gated_block",
+    "gated_block_reference",
     "gated_conv",
     "gated_conv_reference",
     "gated_reference",
