@@ -121,18 +121,31 @@ class Builder:
     # -- axes -----------------------------------------------------------------------------------------------------
 
     def site_axes(self, codes: np.ndarray) -> set[int]:
-        """Axes along which the site of some value changes; along the others only channels do."""
+        """Axes along which the site of some value changes; along the others only channels do.
+
+        A constant's sites are its distinct numbers, in no order that means anything: beside other values they do not
+        count.
+        """
+        at = int(codes.argmax())
+        highest = int(self.space.decode(codes.flat[at : at + 1])[0][0])
+        ignored: set[int] = set()
+        if highest >= 0 and self.graph.values[highest].kind == "constant":
+            value, _, _ = self.space.decode(codes)
+            present = np.unique(value[value >= 0]).tolist()
+            constants = {v for v in present if self.graph.values[v].kind == "constant"}
+            if len(constants) < len(present):
+                ignored = constants
+                at = int(np.where(np.isin(value, [-1, *constants]), 0, codes).argmax())
         axes = set()
-        at = np.unravel_index(int(codes.argmax()), codes.shape)
+        position = np.unravel_index(at, codes.shape)
         for axis in range(codes.ndim):
             if codes.shape[axis] == 1 or codes.strides[axis] == 0:
                 continue
-            where: tuple[Any, ...] = (*at[:axis], slice(None), *at[axis + 1 :])
-            line = codes[where]
-            value, site, _ = self.space.decode(line)
+            where: tuple[Any, ...] = (*position[:axis], slice(None), *position[axis + 1 :])
+            value, site, _ = self.space.decode(codes[where])
             for one in np.unique(value[value >= 0]):
                 seen = site[value == one]
-                if (seen != seen[0]).any():
+                if one not in ignored and (seen != seen[0]).any():
                     axes.add(axis)
                     break
         return axes
