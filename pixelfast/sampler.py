@@ -28,7 +28,7 @@ from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
 from .requests import Request, as_tensor, check_request
-from .rng import CODES, PIXELS
+from .rng import PIXELS
 from .schedule import schedule
 from .split import split_early
 from .stages import Staged, StagedSampler, check_stages, in_stages
@@ -160,7 +160,11 @@ def compile(
     place = _device(device)
     if in_stages(model):
         check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition)
-        return StagedSampler(model, compile(model.prior, backend=backend, dtype=dtype, stream=CODES), place)
+        samplers = {
+            stage.name: compile(stage.network, backend=backend, dtype=dtype, stream=stage.stream)
+            for stage in model.stages
+        }
+        return StagedSampler(model, samplers, place)
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
     started = time.perf_counter()
     analysis = analyse(problem)
