@@ -127,15 +127,10 @@ class Builder:
         count.
         """
         at = int(codes.argmax())
-        highest = int(self.space.decode(codes.flat[at : at + 1])[0][0])
-        ignored: set[int] = set()
-        if highest >= 0 and self.graph.values[highest].kind == "constant":
-            value, _, _ = self.space.decode(codes)
-            present = np.unique(value[value >= 0]).tolist()
-            constants = {v for v in present if self.graph.values[v].kind == "constant"}
-            if len(constants) < len(present):
-                ignored = constants
-                at = int(np.where(np.isin(value, [-1, *constants]), 0, codes).argmax())
+        if self._is_constant(codes.flat[at : at + 1]).all():
+            varying = ~self._is_constant(codes) & (codes != 0)
+            if varying.any():
+                return self._axes_among(codes, varying)
         axes = set()
         position = np.unravel_index(at, codes.shape)
         for axis in range(codes.ndim):
@@ -145,9 +140,25 @@ class Builder:
             value, site, _ = self.space.decode(codes[where])
             for one in np.unique(value[value >= 0]):
                 seen = site[value == one]
-                if one not in ignored and (seen != seen[0]).any():
+                if (seen != seen[0]).any():
                     axes.add(axis)
                     break
+        return axes
+
+    def _is_constant(self, codes: np.ndarray) -> np.ndarray:
+        value, _, _ = self.space.decode(codes)
+        found = [v for v in np.unique(value[value >= 0]).tolist() if self.graph.values[v].kind == "constant"]
+        return np.isin(value, found)
+
+    def _axes_among(self, codes: np.ndarray, counted: np.ndarray) -> set[int]:
+        """Axes along which two neighbours, both counted, lie at different sites of one value."""
+        value, site, _ = self.space.decode(codes)
+        axes = set()
+        for axis in range(codes.ndim):
+            one, next_one = (np.arange(codes.shape[axis] - 1) + i for i in (0, 1))
+            here, there = ([x.take(at, axis) for x in (value, site, counted)] for at in (one, next_one))
+            if (here[2] & there[2] & (here[0] == there[0]) & (here[1] != there[1])).any():
+                axes.add(axis)
         return axes
 
     # -- pointwise ------------------------------------------------------------------------------------------------

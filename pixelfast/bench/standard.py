@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from pixelfast.errors import PixelfastError
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, PixelSNAIL
 
 MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "gated-pixelcnn": ("Gated PixelCNN, 28x28, 7 layers of 64 features", GatedPixelCNN),
@@ -15,6 +15,7 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         "PixelCNN++, 32x32 in colour, 5 blocks of 160 filters per resolution, 10 mixtures",
         PixelCNNPlusPlus,
     ),
+    "pixelsnail": ("PixelSNAIL, 32x32 in colour, 12 attentions, 256 filters, 10 mixtures", PixelSNAIL),
 }
 """Name -> what it is, and how to make it."""
 
