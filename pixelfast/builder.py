@@ -127,10 +127,19 @@ class Builder:
         count.
         """
         at = int(codes.argmax())
-        if self._is_constant(codes.flat[at : at + 1]).all():
-            varying = ~self._is_constant(codes) & (codes != 0)
-            if varying.any():
-                return self._axes_among(codes, varying)
+        if self._counted(self.space.decode(codes.flat[at : at + 1])[0]).all():
+            return self._axes_through(at, codes)
+        value, site, _ = self.space.decode(codes)
+        counted = self._counted(value)
+        return _axes_between(value, site, counted) if counted.any() else self._axes_through(at, codes)
+
+    def _counted(self, value: np.ndarray) -> np.ndarray:
+        """Which of these are values of the image or the condition."""
+        found = [v for v in np.unique(value).tolist() if v >= 0 and self.graph.values[v].kind != "constant"]
+        return np.isin(value, found)
+
+    def _axes_through(self, at: int, codes: np.ndarray) -> set[int]:
+        """Looks along the lines through one element, which is a constant only where all are."""
         axes = set()
         position = np.unravel_index(at, codes.shape)
         for axis in range(codes.ndim):
@@ -138,27 +147,12 @@ class Builder:
                 continue
             where: tuple[Any, ...] = (*position[:axis], slice(None), *position[axis + 1 :])
             value, site, _ = self.space.decode(codes[where])
-            for one in np.unique(value[value >= 0]):
+            counted = self._counted(value)
+            for one in np.unique(value[counted] if counted.any() else value[value >= 0]):
                 seen = site[value == one]
                 if (seen != seen[0]).any():
                     axes.add(axis)
                     break
-        return axes
-
-    def _is_constant(self, codes: np.ndarray) -> np.ndarray:
-        value, _, _ = self.space.decode(codes)
-        found = [v for v in np.unique(value[value >= 0]).tolist() if self.graph.values[v].kind == "constant"]
-        return np.isin(value, found)
-
-    def _axes_among(self, codes: np.ndarray, counted: np.ndarray) -> set[int]:
-        """Axes along which two neighbours, both counted, lie at different sites of one value."""
-        value, site, _ = self.space.decode(codes)
-        axes = set()
-        for axis in range(codes.ndim):
-            one, next_one = (np.arange(codes.shape[axis] - 1) + i for i in (0, 1))
-            here, there = ([x.take(at, axis) for x in (value, site, counted)] for at in (one, next_one))
-            if (here[2] & there[2] & (here[0] == there[0]) & (here[1] != there[1])).any():
-                axes.add(axis)
         return axes
 
     # -- pointwise ------------------------------------------------------------------------------------------------
@@ -363,6 +357,18 @@ _PAIRWISE = {
     "amin": "aten.minimum.default",
     "prod": "aten.mul.Tensor",
 }
+
+
+def _axes_between(value: np.ndarray, site: np.ndarray, counted: np.ndarray) -> set[int]:
+    """Axes along which two neighbours, both counted, lie at different sites of one value."""
+    axes = set()
+    for axis in range(value.ndim):
+        here, there = np.arange(value.shape[axis] - 1), np.arange(1, value.shape[axis])
+        same = value.take(here, axis) == value.take(there, axis)
+        same &= counted.take(here, axis)
+        if (same & (site.take(here, axis) != site.take(there, axis))).any():
+            axes.add(axis)
+    return axes
 
 
 class _Scalar:

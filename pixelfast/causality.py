@@ -20,6 +20,9 @@ from .rules.common import is_pointwise
 from .simplify import Prologue, Simplifier
 from .trace import Recording, Ref, leaves_of
 
+LARGE_NUMBER = 4.0
+"""A real number as large as latents usually get."""
+
 
 @dataclass(frozen=True)
 class CausalityReport:
@@ -125,7 +128,7 @@ def analyse(problem: Problem) -> Analysis:
 
 def _follow(problem: Problem) -> tuple[Simplifier, float, list[tuple[torch.Tensor, Any, torch.Tensor]]]:
     """The model as a graph, causal or not; the recording's tolerance and the examples of an `Analysis`."""
-    highest = torch.full(problem.shape, problem.likelihood.levels - 1)
+    highest = highest_image(problem)
     single = problem.record(highest[None])
     examples = _agree(problem, single, highest)
     simplifier = Simplifier(single, problem.shape)
@@ -152,16 +155,27 @@ def _leak(simplifier: Simplifier) -> CausalityError | None:
     )
 
 
+def highest_image(problem: Problem) -> torch.Tensor:
+    """The image (C, H, W) of the highest levels; where numbers are real, of ones that are seldom exceeded."""
+    if problem.likelihood.continuous:
+        return torch.full(problem.shape, LARGE_NUMBER)
+    return torch.full(problem.shape, problem.likelihood.levels - 1)
+
+
 def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     """Two random images that agree up to a random number, and differ from there on everywhere."""
     generator = torch.Generator().manual_seed(20161128)
     levels = problem.likelihood.levels
     channels, height, width = problem.shape
-    first = torch.randint(levels, (height * width, channels), generator=generator)
-    shift = torch.randint(1, levels, first.shape, generator=generator)
+    if problem.likelihood.continuous:
+        first = torch.randn(height * width, channels, generator=generator)
+        other = first + 1 + torch.rand(first.shape, generator=generator)
+    else:
+        first = torch.randint(levels, (height * width, channels), generator=generator)
+        other = (first + torch.randint(1, levels, first.shape, generator=generator)) % levels
     number = torch.arange(first.numel()).reshape(first.shape)
     start = int(torch.randint(problem.numbers, (), generator=generator))
-    changed = torch.where(number >= start, (first + shift) % levels, first)
+    changed = torch.where(number >= start, other, first)
     return (first.T.reshape(problem.shape), changed.T.reshape(problem.shape))
 
 

@@ -87,7 +87,7 @@ def naive_sample(
     example = condition if getattr(model, "condition_example", None) is None else None
     problem = make_problem(model, shape, likelihood, input, outputs, example)
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
-    images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
+    images = torch.zeros((n, *problem.shape), dtype=problem.likelihood.dtype)
     size = batch_size or max(n, 1)
     with row_bar(progress, n * problem.shape[1]) as bar:
         for first in range(0, n, size):
@@ -150,7 +150,7 @@ def _sample_batch(
         pixel.values[:, channel] = drawn
         levels[:, channel, y, x] = drawn
         if channel == channels - 1 and x == width - 1:
-            done(y, levels.round())
+            done(y, problem.likelihood.settle(levels))
 
 
 def _forward_in(problem: Problem, levels: torch.Tensor, condition: Any, dtype: torch.dtype | None) -> Forward:

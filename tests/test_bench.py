@@ -439,7 +439,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(gated-pixelcnn, pixelcnnpp, pixelsnail)"),
+            (["x"], 1, "(conditional-pixelsnail, gated-pixelcnn, pixelcnn, pixelcnnpp, pixelsnail)"),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],
