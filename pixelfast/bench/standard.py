@@ -7,15 +7,20 @@ from collections.abc import Callable
 from torch import nn
 
 from pixelfast.errors import PixelfastError
-from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
+from pixelfast.models import ConditionalPixelSNAIL, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus, PixelSNAIL
 
 MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "conditional-pixelsnail": (
+        "PixelSNAIL over codes, 32x32 of 512, 4 attentions of 8 heads, 256 features, 5x5 convolutions",
+        ConditionalPixelSNAIL,
+    ),
     "gated-pixelcnn": ("Gated PixelCNN, 28x28, 7 layers of 64 features", GatedPixelCNN),
     "pixelcnn": ("PixelCNN, 32x32 in colour, 15 blocks around 128 features", PixelCNN),
     "pixelcnnpp": (
         "PixelCNN++, 32x32 in colour, 5 blocks of 160 filters per resolution, 10 mixtures",
         PixelCNNPlusPlus,
     ),
+    "pixelsnail": ("PixelSNAIL, 32x32 in colour, 12 attentions, 256 filters, 10 mixtures", PixelSNAIL),
 }
 """Name -> what it is, and how to make it."""
 
