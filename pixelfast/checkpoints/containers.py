@@ -5,16 +5,18 @@ Nothing read here can run code, and no tensor may claim more bytes than its file
 
 from __future__ import annotations
 
+import argparse
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from pixelfast.errors import CheckpointError
 
@@ -22,14 +24,19 @@ FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02"
 MOST_TENSORS = 1 << 16
+PLAIN = (int, float, str, bool)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: float tensors on the CPU by name, and text metadata (safetensors only)."""
+    """What a file holds: float tensors on the CPU by name, and text metadata (safetensors only).
+
+    arguments: of an argparse.Namespace beside the tensors (PyTorch files only), by name, unchecked.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path) -> Contents:
@@ -46,7 +53,7 @@ def read(path: Path) -> Contents:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
     if start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
-        contents = Contents(_read_torch(path, size), {})
+        contents = _read_torch(path, size)
     elif start[8:] == b"{":
         contents = _read_safetensors(path)
     else:
@@ -91,12 +98,12 @@ def _read_safetensors(path: Path) -> Contents:
         raise CheckpointError(f"{path}: damaged safetensors file: {brief(error)}") from None
 
 
-def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
+def _read_torch(path: Path, size: int) -> Contents:
     _require_safe_torch(path)
     _refuse_compressed(path, size)
     try:
         # Its warnings about odd files would stand before our one line.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     # The restricted unpickler raises almost any exception on damaged files; every one means "refused".
@@ -108,7 +115,15 @@ def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
     tensors = _state_dict(path, loaded)
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise CheckpointError(f"{path}: its tensors claim more bytes than the file has")
-    return tensors
+    return Contents(tensors, {}, _arguments(loaded))
+
+
+def _arguments(loaded: Any) -> dict[str, Any]:
+    """What people keep of their command line beside the tensors, as far as it is numbers and words."""
+    given = loaded.get("args") if isinstance(loaded, dict) else None
+    if not isinstance(given, argparse.Namespace):
+        return {}
+    return {name: value for name, value in vars(given).items() if isinstance(name, str) and type(value) in PLAIN}
 
 
 def _require_safe_torch(path: Path) -> None:
