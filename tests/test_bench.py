@@ -460,7 +460,8 @@ class TestCommand:
             assert status == 1 and f"have no {option[0]}: leave it out" in err
 
     def test_standard_configuration(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(standard.MODELS, "small", ("a small network", lambda: tiny((1, 3, 3))))
+        small = standard.Standard("a small network", "gated_pixelcnn", tiny((1, 3, 3)).config)
+        monkeypatch.setitem(standard.MODELS, "small", small)
         status, out, _ = run("small", "--batch-sizes", "1", "--repeats", "1")
         assert status == 0 and "model    small" in out
         assert "small: a small network" in run("--help")[1]

@@ -311,5 +311,5 @@ def _models() -> str:
     """The names there are, for --help."""
     lines = ["models:"]
     lines += [f"  {name}: shipped" for name in shipped.names()]
-    lines += [f"  {name}: {what}, random weights" for name, (what, _) in standard.MODELS.items()]
+    lines += [f"  {name}: {one.description}, random weights" for name, one in standard.MODELS.items()]
     return "\n".join(lines)
