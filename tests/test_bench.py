@@ -22,7 +22,7 @@ from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling,
 from pixelfast.cli import bench
 from pixelfast.cli.main import main
 from pixelfast.errors import BackendError, PixelfastError, ShapeError
-from pixelfast.models import VQVAE, VQVAE2, GatedPixelCNN, PixelCNNPlusPlus, registry
+from pixelfast.models import VQVAE, VQVAE2, GatedPixelCNN, PixelCNNPlusPlus, VQVAE2WithPriors, registry
 from pixelfast.problem import Problem, make_problem
 
 RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)

@@ -63,7 +63,7 @@ def read(path: Path) -> Contents:
         contents = _read_safetensors(path)
     else:
         raise CheckpointError(
-            f"{path}: neither a safetensors nor a PyTorch checkpoint, nor an .npz file; save the model with pixelfast.save"
+            f"{path}: neither a safetensors nor a PyTorch nor an .npz file; save the model with pixelfast.save"
         )
     check_values(path, contents.tensors)
     return contents
