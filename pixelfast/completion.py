@@ -35,7 +35,7 @@ class Posterior:
     def __init__(self, model: Any, alone: Callable[[], AbstractContextManager[None]]) -> None:
         if not hasattr(model, "posterior") or len(model.stages) < 2 or model.stages[-1].name != PIXELS:
             raise PixelfastError(
-                f"{type(model).__name__} cannot tell which latents fit a part of an image: leave known and mask out"
+                f"{type(model).__name__} cannot tell which latents fit a part of an image: leave known, mask out"
             )
         self._model = copy.deepcopy(model).cpu().double().eval()
         self._alone = alone

@@ -62,6 +62,7 @@ RECIPES: dict[str, Recipe] = {
             binarise="stochastic",
             learning_rate=2e-3,
             clip_norm=None,  # the loss is in nats of an image
+            ema_decay=0.995,
             validate_every=1000,
         ),
         Recipe(
@@ -73,6 +74,7 @@ RECIPES: dict[str, Recipe] = {
             binarise="stochastic",
             learning_rate=2e-3,
             clip_norm=None,
+            ema_decay=0.995,
             validate_every=1000,
         ),
         Recipe(
@@ -91,6 +93,7 @@ RECIPES: dict[str, Recipe] = {
             binarise="stochastic",
             learning_rate=2e-3,
             clip_norm=None,
+            ema_decay=0.995,
             validate_every=1000,
         ),
         Recipe(
@@ -111,6 +114,7 @@ RECIPES: dict[str, Recipe] = {
             binarise="stochastic",
             learning_rate=2e-3,
             clip_norm=None,
+            ema_decay=0.995,
             validate_every=1000,
         ),
         # Three levels: 16x16, 8x8, and a vector. A start for runs on a GPU, where everything may be wider.
@@ -134,6 +138,7 @@ RECIPES: dict[str, Recipe] = {
             batch_size=8,
             learning_rate=1e-3,
             clip_norm=None,
+            ema_decay=0.995,
             validate_every=1000,
             validation_images=200,
         ),
