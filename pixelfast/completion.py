@@ -48,6 +48,8 @@ class Posterior:
         self, images: torch.Tensor, seed: int, sample_ids: Sequence[int] | None, temperature: float, turn: int
     ) -> torch.Tensor:
         """Latents float32 (N, c, h, w) of images, integers (N, C, H, W). Every turn, 1 and on, has noise of its own."""
+        if not len(images):
+            return torch.zeros(0, *self._shape)
         ids = range(len(images)) if sample_ids is None else sample_ids
         channels, height, width = self._shape
         count = math.prod(self._shape)
@@ -56,6 +58,4 @@ class Posterior:
         noise = noise.view(len(images), height, width, channels, 2).permute(0, 3, 1, 2, 4)
         with self._alone(), torch.no_grad():
             params = [self._model.posterior(image) for image in images.cpu().long().split(1)]
-        if not params:
-            return torch.zeros(0, *self._shape)
         return DiagonalGaussian().sample(torch.cat(params), noise, temperature)

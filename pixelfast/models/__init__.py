@@ -1,7 +1,9 @@
 """Thin model classes. They know nothing of the engine, which takes any causal module."""
 
+from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
+from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -13,8 +15,10 @@ from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 __all__ = [
     "VAE",
     "VQVAE",
+    "ConditionalPixelSNAIL",
     "GatedPixelCNN",
     "HierarchicalPixelVAE",
+    "PixelCNN",
     "PixelCNNPlusPlus",
     "PixelSNAIL",
     "PixelVAE",

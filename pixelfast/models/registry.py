@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from pixelfast.errors import PixelfastError
+from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
+from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
@@ -18,11 +20,13 @@ from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
+    "pixel_cnn": PixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
     "pixel_snail": PixelSNAIL,
     "vae": VAE,
     "pixel_vae": PixelVAE,
     "hierarchical_pixel_vae": HierarchicalPixelVAE,
+    "conditional_pixel_snail": ConditionalPixelSNAIL,
     "vq_vae": VQVAE,
     "vq_vae_with_prior": VQVAEWithPrior,
 }
