@@ -173,7 +173,7 @@ class StagedSampler:
     ) -> torch.Tensor:
         if self._posterior is None:
             raise PixelfastError(
-                f"a model with the stages {', '.join(self.samplers)} does not complete images: leave known and mask out"
+                f"a model with the stages {', '.join(self.samplers)} does not complete images: leave known, mask out"
             )
         own = stage_seeds(self.samplers, seed, seeds)
         *above, last = self.samplers

@@ -15,6 +15,7 @@ LATENTS = (
         binarise="stochastic",
         learning_rate=2e-3,
         clip_norm=None,  # the loss is in nats of an image
+        ema_decay=0.995,
         validate_every=1000,
     ),
     Recipe(
@@ -26,6 +27,7 @@ LATENTS = (
         binarise="stochastic",
         learning_rate=2e-3,
         clip_norm=None,
+        ema_decay=0.995,
         validate_every=1000,
     ),
     Recipe(
@@ -44,6 +46,7 @@ LATENTS = (
         binarise="stochastic",
         learning_rate=2e-3,
         clip_norm=None,
+        ema_decay=0.995,
         validate_every=1000,
     ),
     Recipe(
@@ -64,6 +67,7 @@ LATENTS = (
         binarise="stochastic",
         learning_rate=2e-3,
         clip_norm=None,
+        ema_decay=0.995,
         validate_every=1000,
     ),
     # Three levels: 16x16, 8x8, and a vector. A start for runs on a GPU, where everything may be wider.
@@ -87,6 +91,7 @@ LATENTS = (
         batch_size=8,
         learning_rate=1e-3,
         clip_norm=None,
+        ema_decay=0.995,
         validate_every=1000,
         validation_images=200,
     ),
