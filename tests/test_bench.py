@@ -476,7 +476,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(conditional-pixelsnail, diagonal-bilstm, "),
+            (["x"], 1, "(conditional-pixelsnail, gated-pixelcnn, "),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],

@@ -41,9 +41,9 @@ class Recurrence(nn.Module):
 class RowLSTM(nn.Module):
     """A Row LSTM with its masked 1x3 input-to-state convolution. (N, features, H, W) -> (N, hidden, H, W)."""
 
-    def __init__(self, features: int, hidden: int, groups: int) -> None:
+    def __init__(self, features: int, hidden: int, channels: int) -> None:
         super().__init__()
-        mask = channel_mask(hidden, features, groups, own=True)
+        mask = channel_mask(hidden, features, channels, own=True)
         self.input_to_state = HorizontalConv(features, 4 * hidden, ROW_TAPS, include_pixel=True, mask=mask)
         self.state_to_state = Recurrence(hidden, ROW_TAPS)
 
@@ -60,9 +60,9 @@ class DiagonalLSTM(nn.Module):
     (N, features, H, W) -> (N, hidden, H, W).
     """
 
-    def __init__(self, features: int, hidden: int, groups: int, *, reverse: bool) -> None:
+    def __init__(self, features: int, hidden: int, channels: int, *, reverse: bool) -> None:
         super().__init__()
-        mask = channel_mask(hidden, features, groups, own=True)
+        mask = channel_mask(hidden, features, channels, own=True)
         self.input_to_state = MaskedConv1x1(features, 4 * hidden, mask)
         self.state_to_state = Recurrence(hidden, DIAGONAL_TAPS)
         self.reverse = reverse
@@ -83,16 +83,16 @@ class DiagonalLSTM(nn.Module):
 class PixelRNNBlock(nn.Module):
     """x + the sum of its LSTMs, widened by a 1x1 convolution where they are narrower. (N, features, H, W)."""
 
-    def __init__(self, kind: str, features: int, hidden: int, groups: int) -> None:
+    def __init__(self, kind: str, features: int, hidden: int, channels: int) -> None:
         super().__init__()
         self.directions: nn.ModuleList
         if kind == "row_lstm":
-            self.directions = nn.ModuleList([RowLSTM(features, hidden, groups)])
+            self.directions = nn.ModuleList([RowLSTM(features, hidden, channels)])
         else:
             self.directions = nn.ModuleList(
-                DiagonalLSTM(features, hidden, groups, reverse=reverse) for reverse in (False, True)
+                DiagonalLSTM(features, hidden, channels, reverse=reverse) for reverse in (False, True)
             )
-        mask = channel_mask(features, hidden, groups, own=True)
+        mask = channel_mask(features, hidden, channels, own=True)
         self.widen = MaskedConv1x1(hidden, features, mask) if features != hidden else None
 
     def forward(self, x: Tensor) -> Tensor:

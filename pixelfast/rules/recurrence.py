@@ -193,7 +193,7 @@ class _Lstm:
             if known.any():
                 read.append((self._rows(known), np.arange(self.features)))
             for source, features in read:
-                block = np.ascontiguousarray(weight[np.ix_(features, rows)])
+                block = self.builder.one_array(weight[np.ix_(features, rows)])
                 if block.any():
                     taps.append(Tap(source, block))
         return tuple(taps)
