@@ -52,6 +52,15 @@ const T* checked(const py::handle& object, std::vector<py::ssize_t> shape, const
     return array.data();
 }
 
+// The memory of a new array of zeros.
+template <class T>
+T* zeros(const std::vector<py::ssize_t>& shape, py::array& out) {
+    py::array_t<T> array(shape);
+    std::fill_n(array.mutable_data(), array.size(), T{0});
+    out = array;
+    return array.mutable_data();
+}
+
 py::tuple tuple_of(const py::handle& object, size_t size, const char* name) {
     py::tuple result = py::reinterpret_borrow<py::object>(object);
     if (result.size() != size) throw std::invalid_argument(std::string(name) + " has the wrong number of fields");
@@ -221,6 +230,8 @@ Head read_head(const py::tuple& fields, int64_t channels) {
         out.kind = HeadKind::mixture;
     } else if (kind == "bernoulli") {
         out.kind = HeadKind::bernoulli;
+    } else if (kind == "gaussian") {
+        out.kind = HeadKind::gaussian;
     } else {
         throw std::invalid_argument("unknown likelihood " + kind);
     }
@@ -286,11 +297,14 @@ py::tuple run(const Engine& engine, int64_t samples, uint64_t seed, uint32_t str
             {index, checked<double>(fields[1], {samples, slots.slots, slots.channels}, "a condition", owners)});
     }
     request.sampling = {temperature, reference};
-    if (!known.is_none()) request.known = checked<int64_t>(known, shape, "known", owners);
+    if (!known.is_none()) request.known = checked<double>(known, shape, "known", owners);
     if (!mask.is_none()) request.mask = checked<bool>(mask, shape, "mask", owners);
-    py::array_t<int64_t> images(shape);
-    request.images = images.mutable_data();
-    std::fill_n(request.images, images.size(), int64_t{0});
+    py::array images;
+    if (program.head.continuous()) {
+        request.images.real = zeros<float>(shape, images);
+    } else {
+        request.images.levels = zeros<int64_t>(shape, images);
+    }
     py::list parameters;
     for (int64_t c = 0; collect_parameters && c < program.channels; ++c) {
         py::array_t<float> values({samples, program.height * program.width, program.outputs[c].slots.channels});

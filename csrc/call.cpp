@@ -27,9 +27,9 @@ int64_t Call::place(int64_t sample, int64_t number) const {
 }
 
 float Call::fed(int64_t number, double value) const {
+    if (program.input_table.empty()) return static_cast<float>(program.input_scale * value + program.input_offset);
     const int64_t channel = number % program.channels, level = static_cast<int64_t>(std::nearbyint(value));
-    return static_cast<float>(program.input_table.empty() ? program.input_scale * value + program.input_offset
-                                                          : program.input_table[channel * program.head.levels + level]);
+    return static_cast<float>(program.input_table[channel * program.head.levels + level]);
 }
 
 void Call::feed(int64_t sample, int64_t number, double value) const {
@@ -50,7 +50,7 @@ double Call::settle(Sampler& sampler, int64_t sample, int64_t number) {
     if (channel == 0) pixel.restart();
     double value;
     if (given(sample, number)) {
-        value = static_cast<double>(request.known[place(sample, number)]);
+        value = request.known[place(sample, number)];
         pixel.known[channel] = 1;
         sampler.skip(channel, of_number, pixel, noise(sample, number));
     } else {
@@ -64,7 +64,7 @@ double Call::settle(Sampler& sampler, int64_t sample, int64_t number) {
         }
     }
     pixel.values[channel] = value;
-    request.images[place(sample, number)] = static_cast<int64_t>(std::nearbyint(value));
+    request.images.set(place(sample, number), value);
     feed(sample, number, value);
     return value;
 }

@@ -674,7 +674,8 @@ private:
         const Head& head = spec_.head;
         const size_t channels = static_cast<size_t>(spec_.channels);
         const int64_t pixels = spec_.height * spec_.width;
-        require(head.channels == spec_.channels && head.levels >= 2, "the likelihood is for other images");
+        require(head.channels == spec_.channels && (head.continuous() ? head.levels == 0 : head.levels >= 2),
+                "the likelihood is for other images");
         require(head.kind != HeadKind::mixture || (head.mixtures > 0 && (channels == 1 || channels == 3)),
                 "a mixture is for 1 or 3 channels");
         require(spec_.input_buffers.size() == channels && spec_.outputs.size() == channels,

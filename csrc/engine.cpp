@@ -37,9 +37,13 @@ void check(const CompiledProgram& program, const Request& request) {
                 "a condition has no buffer");
     }
     if (request.mask == nullptr) return;
-    for (int64_t i = 0; i < request.samples * program.numbers(); ++i)
-        require(!request.mask[i] || (request.known[i] >= 0 && request.known[i] < program.head.levels),
+    const bool real = program.head.continuous();
+    const double highest = static_cast<double>(program.head.levels - 1);
+    for (int64_t i = 0; i < request.samples * program.numbers(); ++i) {
+        const double value = request.known[i];
+        require(!request.mask[i] || (real ? std::isfinite(value) : value >= 0 && value <= highest),
                 "known has values outside the levels");
+    }
 }
 
 void start_arena(const Call& call, int64_t sample) {

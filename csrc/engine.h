@@ -1,6 +1,7 @@
 // Runs a compiled program: the whole loop over numbers in one call, in one parallel region.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -19,6 +20,22 @@ struct Condition {
     const double* data = nullptr;  // (samples, slots, channels)
 };
 
+// The numbers of images: levels, or real ones.
+struct Numbers {
+    int64_t* levels = nullptr;
+    float* real = nullptr;
+
+    double at(int64_t i) const { return real ? static_cast<double>(real[i]) : static_cast<double>(levels[i]); }
+
+    void set(int64_t i, double value) const {
+        if (real) {
+            real[i] = static_cast<float>(value);
+        } else {
+            levels[i] = static_cast<int64_t>(std::nearbyint(value));
+        }
+    }
+};
+
 struct Request {
     int64_t samples = 0;
     uint64_t seed = 0;
@@ -26,9 +43,9 @@ struct Request {
     const uint32_t* sample_ids = nullptr;  // (samples,)
     std::vector<Condition> conditions;
     Sampling sampling{1.0, false};
-    const int64_t* known = nullptr;  // (samples, C, H, W), read where mask is true; both or neither
+    const double* known = nullptr;  // (samples, C, H, W), read where mask is true; both or neither
     const bool* mask = nullptr;
-    int64_t* images = nullptr;      // (samples, C, H, W), written
+    Numbers images;                 // (samples, C, H, W), written
     std::vector<float*> parameters;  // by channel (samples, H * W, parameters), written; or empty
     int64_t last_number = 0;         // numbers to sample
     int threads = 0;                 // 0: as many as OpenMP gives

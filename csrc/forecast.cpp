@@ -194,7 +194,7 @@ void Forecaster::make_guesses(int64_t count, bool used) {
         Guess guess{true, used, newest, 0};
         if (used) guess.source = best_source(number).source;
         if (guess.source == newest && first <= channel) guess.source = above;
-        if (guess.source == given) guess.value = static_cast<double>(call_.request.known[call_.place(sample_, number)]);
+        if (guess.source == given) guess.value = call_.request.known[call_.place(sample_, number)];
         if (guess.drawn()) {
             const int64_t settled = (first - 1 - channel) / channels * channels + channel;  // the last of this channel
             const float* parameters = call_.parameters(sample_, guess.source == stale ? number : settled);
@@ -216,7 +216,7 @@ void Forecaster::make_guesses(int64_t count, bool used) {
 double Forecaster::number_above(int64_t number) const {
     const int64_t back = number >= row_ ? row_ : call_.program.channels;
     if (number < back) return 0;
-    return static_cast<double>(call_.request.images[call_.place(sample_, number - back)]);
+    return call_.request.images.at(call_.place(sample_, number - back));
 }
 
 // Whether the network sees the same.

@@ -23,6 +23,9 @@ double gumbel(double u) { return -log_double(-log_double(u)); }
 
 double logistic(double u) { return log_double(u) - log1p_double(-u); }
 
+// Box and Muller's transform.
+double normal(double radius, double angle) { return std::sqrt(-2 * log_double(radius)) * cos_of_turns(angle); }
+
 uint32_t word_of(const NoiseKey& noise, int64_t draw) {
     const uint32_t counter[4] = {noise.sample, noise.number, static_cast<uint32_t>(draw / 4), noise.stream};
     const uint32_t key[2] = {static_cast<uint32_t>(noise.seed), static_cast<uint32_t>(noise.seed >> 32)};
@@ -51,6 +54,7 @@ int64_t Head::parameters() const {
         case HeadKind::categorical: return levels;
         case HeadKind::mixture: return (channels == 3 ? 10 : 3) * mixtures;
         case HeadKind::bernoulli: return 1;
+        case HeadKind::gaussian: return 2;
     }
     return 0;
 }
@@ -73,6 +77,12 @@ double Sampler::draw(int64_t channel, const float* parameters, PixelState& pixel
             return score != score ? kNaN : static_cast<double>(score > 0);
         }
         case HeadKind::mixture: return draw_mixture(channel, parameters, pixel, key);
+        case HeadKind::gaussian: {
+            const double noise = normal(uniform(word_of(key, 0)), uniform(word_of(key, 1)));
+            const float value =
+                static_cast<float>(parameters[0] + sampling_.temperature * exp_double(parameters[1]) * noise);
+            return std::isfinite(value) ? value : kNaN;
+        }
     }
     return kNaN;
 }

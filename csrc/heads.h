@@ -10,16 +10,18 @@
 
 namespace pixelfast {
 
-enum class HeadKind { categorical, mixture, bernoulli };
+enum class HeadKind { categorical, mixture, bernoulli, gaussian };
 
 struct Head {
     HeadKind kind;
     int64_t channels;  // of the image
-    int64_t levels;
+    int64_t levels;    // 0: numbers are real
     int64_t mixtures;  // of a mixture
 
     // Parameters that drawing one number takes.
     int64_t parameters() const;
+
+    bool continuous() const { return kind == HeadKind::gaussian; }
 };
 
 struct Sampling {
@@ -29,7 +31,7 @@ struct Sampling {
 
 // What the numbers of one pixel know of each other.
 struct PixelState {
-    std::vector<double> values;   // in levels, by channel
+    std::vector<double> values;   // in levels, or real, by channel
     std::vector<uint8_t> known;   // given rather than drawn
     int64_t component = 0;        // of a mixture
 
@@ -46,7 +48,8 @@ class Sampler {
 public:
     Sampler(const Head& head, const KernelTable& kernels, const Sampling& sampling);
 
-    // The value of `channel` in levels: whole, but for mode "reference". NaN where the parameters are not numbers.
+    // The value of `channel` in levels, whole but for mode "reference"; or real, a float. NaN where the parameters are
+    // not numbers.
     // Up to a vector past the end of `parameters` is read.
     double draw(int64_t channel, const float* parameters, PixelState& pixel, const NoiseKey& key);
 

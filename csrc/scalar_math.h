@@ -106,6 +106,44 @@ inline double tanh_double(double x) {
 
 inline double softplus_double(double x) { return (x > 0 ? x : 0.0) + log1p_double(exp_double(-std::fabs(x))); }
 
+// Series of sine and cosine for |x| <= pi / 4, within 1 ulp.
+inline double sine_series(double x) {
+    const double z = x * x;
+    double p = 1.0 / 355687428096000;
+    p = p * z - 1.0 / 1307674368000;
+    p = p * z + 1.0 / 6227020800;
+    p = p * z - 1.0 / 39916800;
+    p = p * z + 1.0 / 362880;
+    p = p * z - 1.0 / 5040;
+    p = p * z + 1.0 / 120;
+    p = p * z - 1.0 / 6;
+    return x + x * z * p;
+}
+
+inline double cosine_series(double x) {
+    const double z = x * x;
+    double p = 1.0 / 20922789888000;
+    p = p * z - 1.0 / 87178291200;
+    p = p * z + 1.0 / 479001600;
+    p = p * z - 1.0 / 3628800;
+    p = p * z + 1.0 / 40320;
+    p = p * z - 1.0 / 720;
+    p = p * z + 1.0 / 24;
+    return 1.0 - (0.5 * z - z * z * p);
+}
+
+// cos(2 pi u), 0 <= u <= 1: `rest` is what remains of u, exactly, beyond the nearest quarter of a turn.
+inline double cos_of_turns(double u) {
+    const double quarters = std::nearbyint(4 * u);
+    const double rest = (u - 0.25 * quarters) * 6.283185307179586;
+    switch (static_cast<int>(quarters)) {
+        case 1: return -sine_series(rest);
+        case 2: return -cosine_series(rest);
+        case 3: return sine_series(rest);
+        default: return cosine_series(rest);
+    }
+}
+
 #define PF_IN_DOUBLE(name) \
     inline float scalar_##name(float a) { return static_cast<float>(std::name(static_cast<double>(a))); }
 PF_IN_DOUBLE(sin)

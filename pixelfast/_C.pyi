@@ -22,7 +22,7 @@ class Engine:
         store: (register, start, count, buffer, table, channel).
     input: (buffers by channel or -1, scale, offset, table or None).
     outputs: (buffer, table) by channel.
-    head: ("categorical" | "mixture" | "bernoulli", levels, mixtures).
+    head: ("categorical" | "mixture" | "bernoulli" | "gaussian", levels or 0, mixtures or 0).
 
     Raises ValueError for a malformed program and for an instruction set that the CPU lacks.
     """
@@ -54,17 +54,17 @@ class Engine:
         conditions: list[tuple[int, npt.NDArray[np.float64]]],
         temperature: float,
         reference: bool,
-        known: npt.NDArray[np.int64] | None,
+        known: npt.NDArray[np.int64 | np.float32] | None,
         mask: npt.NDArray[np.bool_] | None,
-        on_row: Callable[[int, npt.NDArray[np.int64]], None] | None,
+        on_row: Callable[[int, npt.NDArray[Any]], None] | None,
         collect_parameters: bool,
         threads: int,
         last_number: int,
         sharing: str,
         lookahead: int,
         profile: bool,
-    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]], dict[str, Any]]:
-        """Images int64 (samples, C, H, W), parameters by channel, and figures of the run.
+    ) -> tuple[npt.NDArray[Any], list[npt.NDArray[np.float32]], dict[str, Any]]:
+        """Images (samples, C, H, W), int64 or float32 for "gaussian", parameters by channel, and figures of the run.
 
         Raises ValueError for arguments that do not fit the program, FloatingPointError where the network's
         outputs are not numbers, KeyboardInterrupt, and whatever on_row raises.

@@ -13,7 +13,7 @@ from pixelfast.errors import (
     ShapeError,
     UnsupportedModelError,
 )
-from pixelfast.likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture
+from pixelfast.likelihoods import Bernoulli, Categorical, DiagonalGaussian, DiscretizedLogisticMixture
 from pixelfast.naive import naive_sample
 from pixelfast.sampler import Sampler, compile
 from pixelfast.stages import StagedSampler
@@ -27,6 +27,7 @@ __all__ = [
     "CausalityError",
     "CausalityReport",
     "CheckpointError",
+    "DiagonalGaussian",
     "DiscretizedLogisticMixture",
     "PixelfastError",
     "Sampler",

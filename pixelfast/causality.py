@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
-from .errors import CausalityError, UnsupportedModelError
+from . import receptive_field
+from .errors import CausalityError, PixelfastError, ShapeError, UnsupportedModelError
 from .ir import Graph
 from .likelihoods import Likelihood
 from .problem import Problem, make_problem
@@ -16,6 +19,9 @@ from .readiness import find_leak
 from .rules.common import is_pointwise
 from .simplify import Prologue, Simplifier
 from .trace import Recording, Ref, leaves_of
+
+LARGE_NUMBER = 4.0
+"""A real number as large as latents usually get."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,36 @@ class CausalityReport:
     """(channel, row, column)."""
     reads: tuple[int, int, int] | None
     notes: tuple[str, ...]
+    graph: Graph | None = field(default=None, repr=False, compare=False)
+    """What was followed; None where images mix across the batch, so that there is nothing to follow."""
+
+    def receptive_field(self, row: int | None = None, column: int | None = None) -> np.ndarray:
+        """Which inputs reach the outputs at one pixel, by default the one in the middle: bool (C, H, W).
+
+        Raises ShapeError for a position outside the image, PixelfastError where images mix across the batch.
+        """
+        return receptive_field.receptive_field(self._graph(), *self._pixel(row, column))
+
+    def plot(self, file: str | Path | BinaryIO, row: int | None = None, column: int | None = None) -> None:
+        """Draws the receptive field of one pixel, by default the one in the middle, as a PNG.
+
+        Marked: what the pixel reads, what is known by then and not read (the blind spot of a single masked stack, or
+        too far away), and what is read although it is sampled later. Arguments and errors as for `receptive_field`.
+        """
+        row, column = self._pixel(row, column)
+        receptive_field.plot(np.asarray(self.receptive_field(row, column).any(axis=0)), row, column, file)
+
+    def _graph(self) -> Graph:
+        if self.graph is None:
+            raise PixelfastError(f"there is no receptive field to follow: {self.message}")
+        return self.graph
+
+    def _pixel(self, row: int | None, column: int | None) -> tuple[int, int]:
+        _, height, width = self._graph().shape
+        row, column = height // 2 if row is None else row, width // 2 if column is None else column
+        if not (0 <= row < height and 0 <= column < width):
+            raise ShapeError(f"there is no pixel at row {row}, column {column} of an image of {height} x {width}")
+        return row, column
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"note: {note}" for note in self.notes)])
@@ -64,11 +100,15 @@ def check_causality(
     """
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
     try:
-        analysis = analyse(problem)
+        simplifier = _follow(problem)[0]
     except CausalityError as error:
         return CausalityReport(False, str(error), error.operation, error.output, error.reads, ())
+    graph = simplifier.graph
+    found = _leak(simplifier)
+    if found is not None:
+        return CausalityReport(False, str(found), found.operation, found.output, found.reads, (), graph)
     return CausalityReport(
-        True, "causal: no output reads a number sampled later", None, None, None, tuple(analysis.graph.notes)
+        True, "causal: no output reads a number sampled later", None, None, None, tuple(graph.notes), graph
     )
 
 
@@ -79,26 +119,47 @@ def analyse(problem: Problem) -> Analysis:
         CausalityError: an output depends on a number sampled later, or images mix.
         UnsupportedModelError: an operation cannot be followed, or the model behaves differently on different inputs.
     """
-    highest = torch.full(problem.shape, problem.likelihood.levels - 1)
+    simplifier, tolerance, examples = _follow(problem)
+    found = _leak(simplifier)
+    if found is not None:
+        raise found
+    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, tolerance, examples)
+
+
+def _follow(problem: Problem) -> tuple[Simplifier, float, list[tuple[torch.Tensor, Any, torch.Tensor]]]:
+    """The model as a graph, causal or not; the recording's tolerance and the examples of an `Analysis`."""
+    highest = highest_image(problem)
     single = problem.record(highest[None])
     examples = _agree(problem, single, highest)
     simplifier = Simplifier(single, problem.shape)
     simplifier.run()
     simplifier.outputs(problem.likelihood.needs(problem.shape[0]))
+    return simplifier, single.tolerance, examples
+
+
+def _leak(simplifier: Simplifier) -> CausalityError | None:
+    """The first output that depends on a number sampled later."""
     leak = find_leak(simplifier.graph, simplifier.builder.ready)
-    if leak is not None:
-        width = problem.shape[2]
-        out = (leak.channel, leak.pixel // width, leak.pixel % width)
-        reads = (leak.reads_channel, leak.reads_pixel // width, leak.reads_pixel % width)
-        raise CausalityError(
-            f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at "
-            f"channel {reads[0]}, row {reads[1]}, column {reads[2]}, which is not known then; it comes in at "
-            f"{leak.where}",
-            leak.where,
-            out,
-            reads,
-        )
-    return Analysis(simplifier.graph, simplifier.builder.ready, simplifier.prologue, single.tolerance, examples)
+    if leak is None:
+        return None
+    width = simplifier.graph.shape[2]
+    out = (leak.channel, leak.pixel // width, leak.pixel % width)
+    reads = (leak.reads_channel, leak.reads_pixel // width, leak.reads_pixel % width)
+    return CausalityError(
+        f"the output at channel {out[0]}, row {out[1]}, column {out[2]} depends on the input at "
+        f"channel {reads[0]}, row {reads[1]}, column {reads[2]}, which is not known then; it comes in at "
+        f"{leak.where}",
+        leak.where,
+        out,
+        reads,
+    )
+
+
+def highest_image(problem: Problem) -> torch.Tensor:
+    """The image (C, H, W) of the highest levels; where numbers are real, of ones that are seldom exceeded."""
+    if problem.likelihood.continuous:
+        return torch.full(problem.shape, LARGE_NUMBER)
+    return torch.full(problem.shape, problem.likelihood.levels - 1)
 
 
 def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,11 +167,15 @@ def example_levels(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(20161128)
     levels = problem.likelihood.levels
     channels, height, width = problem.shape
-    first = torch.randint(levels, (height * width, channels), generator=generator)
-    shift = torch.randint(1, levels, first.shape, generator=generator)
+    if problem.likelihood.continuous:
+        first = torch.randn(height * width, channels, generator=generator)
+        other = first + 1 + torch.rand(first.shape, generator=generator)
+    else:
+        first = torch.randint(levels, (height * width, channels), generator=generator)
+        other = (first + torch.randint(1, levels, first.shape, generator=generator)) % levels
     number = torch.arange(first.numel()).reshape(first.shape)
     start = int(torch.randint(problem.numbers, (), generator=generator))
-    changed = torch.where(number >= start, (first + shift) % levels, first)
+    changed = torch.where(number >= start, other, first)
     return (first.T.reshape(problem.shape), changed.T.reshape(problem.shape))
 
 
@@ -126,14 +191,20 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
     alone, together = single.output_tensor, others[1].output_tensor
     if alone is None or together is None:
         return []
-    finite = torch.isfinite(alone[0])
-    same = (together[0] - alone[0]).abs() <= single.tolerance * parameter_scales(alone)[0]
-    if not bool((same | (together[0] == alone[0]) | (~finite & ~torch.isfinite(together[0]))).all()):
-        raise _mixing_error(problem, first, lowest, highest)
-    lone = problem.batch_condition(None, 1)
+    if not _close(together[0], alone[0], single.tolerance, alone):
+        raise _mixing_error(problem, 0, first, lowest, highest)
     dark = others[0].output_tensor
+    if dark is not None and not _close(dark[0], dark[1], single.tolerance, alone):
+        raise _mixing_error(problem, 1, first, lowest, highest)
+    lone = problem.batch_condition(None, 1)
     examples = [(highest[None], lone, alone), (three, varied, together)]
     return examples if dark is None else [*examples, (lowest[None], lone, dark[:1])]
+
+
+def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float, typical: torch.Tensor) -> bool:
+    """Parameters (P, H, W) of the same image alike, compared with how large `typical` ones (N, P, H, W) get."""
+    same = (a - b).abs() <= tolerance * parameter_scales(typical)[0]
+    return bool((same | (a == b) | ~torch.isfinite(a) & ~torch.isfinite(b)).all())
 
 
 def parameter_scales(params: torch.Tensor) -> torch.Tensor:
@@ -146,32 +217,37 @@ def parameter_scales(params: torch.Tensor) -> torch.Tensor:
     return finite.clamp_min(float(finite.median())).clamp_min(1e-3)[None, :, None, None]
 
 
-def _mixing_error(problem: Problem, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> CausalityError:
-    """Names the first operation whose result for image 0 changes with image 1."""
-    one = problem.record(torch.stack([first, lowest]), keep=True)
-    two = problem.record(torch.stack([first, highest]), keep=True)
+def _mixing_error(
+    problem: Problem, seen: int, first: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor
+) -> CausalityError:
+    """Names the first operation whose result for image `seen` changes with the other one of two."""
+
+    def record(other: torch.Tensor) -> Recording:
+        return problem.record(torch.stack([first, other] if seen == 0 else [other, first]), keep=True)
+
+    one, two = record(lowest), record(highest)
     where, position = "the model", (0, 0, 0)
     for call, a, b in zip(one.calls, one.results, two.results, strict=False):
-        if any(isinstance(x, torch.Tensor) and _mixed(x, y) for x, y in zip(a, b, strict=False)):
+        if any(isinstance(x, torch.Tensor) and _mixed(x, y, seen) for x, y in zip(a, b, strict=False)):
             where = str(call)
             break
     if one.output_tensor is not None and two.output_tensor is not None:
-        change = (one.output_tensor[0] - two.output_tensor[0]).abs()
+        change = (one.output_tensor[seen] - two.output_tensor[seen]).abs()
         at = int(change.reshape(len(change), -1).amax(0).argmax())
         position = (0, at // problem.shape[2], at % problem.shape[2])
     return CausalityError(
-        f"images mix across the batch at {where}: the output of image 0 at row {position[1]}, column {position[2]} "
-        "changes when only image 1 does",
+        f"images mix across the batch at {where}: the output of image {seen} at row {position[1]}, column "
+        f"{position[2]} changes when only image {1 - seen} does",
         where,
         position,
         None,
     )
 
 
-def _mixed(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Of two batches that differ in image 1 only: did image 0 change, or a result that has no axis of images left?"""
+def _mixed(one: torch.Tensor, other: torch.Tensor, seen: int) -> bool:
+    """Of two batches that differ in one image: did image `seen` change, or a result that has no axis of images left?"""
     if one.shape[:1] == (2,):
-        return not torch.equal(one[0], other[0])
+        return not torch.equal(one[seen], other[seen])
     lost = one.ndim > 0 and one.shape[0] % 2 == 1
     return lost and not torch.equal(one, other)
 

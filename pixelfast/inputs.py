@@ -10,15 +10,15 @@ import torch
 
 from .errors import ShapeError
 
-KINDS = ("levels", "index", "unit", "signed")
+KINDS = ("levels", "index", "unit", "signed", "real")
 
 
 @dataclass(frozen=True, eq=False)
 class InputCode:
-    """value = scale * level + offset, or table[c, level].
+    """value = scale * level + offset, or table[c, level]; real numbers as they are.
 
     `kind`: levels (integers (N, C, H, W)), index (integers (N, H, W)), unit (level / (levels - 1)),
-    signed (2 * unit - 1) or table.
+    signed (2 * unit - 1), real (floats (N, C, H, W), of a likelihood of real numbers) or table.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class InputCode:
         return self.kind in ("levels", "index")
 
     def encode(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """x: float64 (N, C, H, W) in levels, whole numbers unless the kind is unit or signed. What forward takes."""
+        """What forward takes. x: float64 (N, C, H, W) in levels, whole unless the kind is unit or signed, or real."""
         if self.kind == "index":
             return x[:, 0].to(torch.int64)
         if self.kind == "levels":
@@ -45,7 +45,14 @@ class InputCode:
 
 
 def input_code(kind: Any, levels: int, channels: int) -> InputCode:
-    """From what the user says: a name of KINDS, or a table of values (levels,) or (C, levels)."""
+    """From what the user says: a name of KINDS, or a table of values (levels,) or (C, levels).
+
+    levels: of the likelihood, 0 where numbers are real.
+    """
+    if (isinstance(kind, str) and kind == "real") != (levels == 0):
+        shown = repr(kind) if isinstance(kind, str) else f"a {type(kind).__name__}"
+        takes = "real numbers and takes input='real'" if levels == 0 else f"{levels} levels; use another input"
+        raise ShapeError(f"input is {shown}; the likelihood is of {takes}")
     if isinstance(kind, str):
         if kind == "unit":
             return InputCode(kind, levels, 1 / (levels - 1), 0.0)

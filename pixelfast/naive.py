@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,14 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .bars import row_bar
+from .errors import PixelfastError
 from .likelihoods import Likelihood
 from .likelihoods.base import PixelState, check_drawn
 from .problem import Problem, make_problem
 from .replay import Replay, float_kind
 from .requests import Request, check_request
-from .rng import CODES, PIXELS, uniforms
-from .stages import Decoder, check_stages, in_stages
+from .rng import PIXELS, uniforms
+from .stages import Decoder, check_stages, in_stages, stage_seeds
 
 Forward = Callable[[torch.Tensor, Any], torch.Tensor]
 
@@ -32,6 +33,7 @@ def naive_sample(
     outputs: Callable[[Any], Any] | None = None,
     condition: Any = None,
     seed: int = 0,
+    seeds: Mapping[str, int] | None = None,
     sample_ids: Sequence[int] | None = None,
     temperature: float = 1.0,
     mode: str = "exact",
@@ -49,7 +51,8 @@ def naive_sample(
     torch.float32 or torch.float64 instead of the model's own type. A model that cannot be copied and
     cast is recorded, and the recording run in that type. stream: of noise, as in `compile`.
 
-    A model in stages (`VQVAEWithPrior`) has its codes drawn like that, in their own stream, and then decoded.
+    A model in stages (`VQVAEWithPrior`) has each stage drawn like that, in its own stream, and then decoded. seeds: as
+    in `StagedSampler.sample`.
     """
     if in_stages(model):
         check_stages(
@@ -62,24 +65,29 @@ def naive_sample(
             mask=mask,
             on_row=on_row,
         )
-        codes = naive_sample(
-            model.prior,
-            n,
-            condition=condition,
-            seed=seed,
-            sample_ids=sample_ids,
-            temperature=temperature,
-            mode=mode,
-            batch_size=batch_size,
-            progress=progress,
-            dtype=dtype,
-            stream=CODES,
-        )
-        return Decoder(model)(codes)
+        own = stage_seeds([stage.name for stage in model.stages], seed, seeds)
+        drawn: dict[str, torch.Tensor] = {}
+        for stage in model.stages:
+            drawn[stage.name] = naive_sample(
+                stage.network,
+                n,
+                condition=stage.condition(drawn, condition),
+                seed=own[stage.name],
+                sample_ids=sample_ids,
+                temperature=temperature,
+                mode=mode,
+                batch_size=batch_size,
+                progress=progress,
+                dtype=dtype,
+                stream=stage.stream,
+            )
+        return Decoder(model)(drawn)
+    if seeds is not None:
+        raise PixelfastError(f"{type(model).__name__} does not sample in stages: give seed, and leave seeds out")
     example = condition if getattr(model, "condition_example", None) is None else None
     problem = make_problem(model, shape, likelihood, input, outputs, example)
     request = check_request(problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size)
-    images = torch.zeros((n, *problem.shape), dtype=torch.uint8 if problem.likelihood.levels <= 256 else torch.int64)
+    images = torch.zeros((n, *problem.shape), dtype=problem.likelihood.dtype)
     size = batch_size or max(n, 1)
     with row_bar(progress, n * problem.shape[1]) as bar:
         for first in range(0, n, size):
@@ -142,7 +150,7 @@ def _sample_batch(
         pixel.values[:, channel] = drawn
         levels[:, channel, y, x] = drawn
         if channel == channels - 1 and x == width - 1:
-            done(y, levels.round())
+            done(y, problem.likelihood.settle(levels))
 
 
 def _forward_in(problem: Problem, levels: torch.Tensor, condition: Any, dtype: torch.dtype | None) -> Forward:

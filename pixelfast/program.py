@@ -182,9 +182,9 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """Where a sampled level goes: channel c into slot `pixel` of buffer `buffers[c]` (one channel wide).
+    """Where a sampled number goes: channel c into slot `pixel` of buffer `buffers[c]` (one channel wide).
 
-    The value is `scale * level + offset`, or `table[c, level]` when there is a table (then `mode="reference"`, which
+    The value is `scale * number + offset`, or `table[c, level]` when there is a table (then `mode="reference"`, which
     feeds unrounded levels back, is refused).
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .errors import PixelfastError, ShapeError
-from .likelihoods.base import check_images, check_sampling
+from .likelihoods.base import check_sampling
 from .problem import Problem
 
 
@@ -92,7 +92,7 @@ def _known(
     if known is None and mask is None:
         return None, None
     if known is None or mask is None:
-        raise ShapeError("known and mask go together: the integers, and where they are given")
+        raise ShapeError("known and mask go together: the numbers, and where they are given")
     known, mask = as_tensor("known", known), as_tensor("mask", mask)
     if mask.dtype != torch.bool:
         raise ShapeError(f"mask is {mask.dtype}; it must be bool, true where known is given")
@@ -103,5 +103,6 @@ def _known(
         raise ShapeError(
             f"known {tuple(known.shape)} and mask {tuple(mask.shape)} must broadcast to images {shape}"
         ) from None
-    check_images(torch.where(where, full, torch.zeros_like(full)), problem.likelihood.levels)
-    return full.to(torch.int64).numpy().copy(), where.numpy().copy()
+    full = torch.where(where, full, torch.zeros_like(full))
+    problem.likelihood.check(full)
+    return problem.likelihood.settle(full.to(torch.float64)).numpy(), where.numpy().copy()

@@ -28,8 +28,8 @@ RNG_VERSION = 1
 PIXELS = 0
 """The stream that pixels are drawn from."""
 
-CODES = 1
-"""The stream that a prior's codes are drawn from, so that no stage of a model in stages sees another's noise."""
+STREAMS = {"pixels": PIXELS, "codes": 1, "top": 2, "bottom": 3, "latents": 4}
+"""The stream of every kind of stage of a model in stages, by name: no stage sees the noise of another."""
 
 Integers = Sequence[int] | range | npt.NDArray[Any] | torch.Tensor
 

@@ -28,7 +28,7 @@ from .problem import Problem, make_problem
 from .program import Program
 from .prologue import run_prologue
 from .requests import Request, as_tensor, check_request
-from .rng import CODES, PIXELS
+from .rng import PIXELS
 from .schedule import schedule
 from .split import split_early
 from .stages import Staged, StagedSampler, check_stages, in_stages
@@ -136,7 +136,8 @@ def compile(
         shape: (C, H, W) of an image. pixelfast's own models know shape, likelihood and input.
         likelihood: how the parameters that the model returns describe a number.
         input: what forward takes: "levels" (integers (N, C, H, W)), "index" (integers (N, H, W), C = 1), "unit"
-            (level / (levels - 1)), "signed" (2 * unit - 1), or a table of values (levels,) or (C, levels).
+            (level / (levels - 1)), "signed" (2 * unit - 1), "real" (the floats that a DiagonalGaussian draws), or a
+            table of values (levels,) or (C, levels).
         outputs: turns what forward returns into the likelihood's parameters; traced along.
         condition: an example (a tensor, tuple or dict with a leading batch axis), passed on to forward as positional or
             keyword arguments. Its values do not matter; `sample` gets the real ones.
@@ -160,7 +161,11 @@ def compile(
     place = _device(device)
     if in_stages(model):
         check_stages(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs, condition=condition)
-        return StagedSampler(model, compile(model.prior, backend=backend, dtype=dtype, stream=CODES), place)
+        samplers = {
+            stage.name: compile(stage.network, backend=backend, dtype=dtype, stream=stage.stream)
+            for stage in model.stages
+        }
+        return StagedSampler(model, samplers, place)
     problem = make_problem(model, shape, likelihood, input, outputs, condition)
     started = time.perf_counter()
     analysis = analyse(problem)
@@ -260,14 +265,14 @@ class Sampler:
         progress: bool | None = None,
         on_row: Callable[[int, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        """Draws images: integers (n, C, H, W), uint8 for up to 256 levels, else int64.
+        """Draws images: integers (n, C, H, W), uint8 for up to 256 levels, else int64; float32 where numbers are real.
 
         Args:
             sample_ids: which images of the seed; default 0 to n - 1.
             condition: as compiled, with n rows or one row for all.
             temperature: logits / T, scales * T; 0 is the mode.
             mode: "exact", or "reference": the published PixelCNN++ sampler, which feeds unrounded values back.
-            known, mask: integers (N, C, H, W) that are given where the boolean mask is true; both broadcast. The
+            known, mask: numbers (N, C, H, W) that are given where the boolean mask is true; both broadcast. The
                 rest is sampled given what precedes it in order, with the noise it would have had anyway.
             batch_size: images at a time; default chosen by memory. It does not change any image.
             progress: show a bar; default only on a terminal and after a second.
@@ -276,7 +281,7 @@ class Sampler:
         request = check_request(
             self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size
         )
-        out = torch.zeros((n, *self.shape), dtype=torch.uint8 if self.likelihood.levels <= 256 else torch.int64)
+        out = torch.zeros((n, *self.shape), dtype=self.likelihood.dtype)
         if on_row is not None and not callable(on_row):
             raise PixelfastError(f"on_row is {type(on_row).__name__}; it takes a function of (row, images)")
         bar = row_bar(progress, n * self.shape[1])
@@ -303,7 +308,7 @@ class Sampler:
     def params(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
         """The likelihood's parameters (N, P, H, W), computed step by step while x is fed in.
 
-        x: integers (N, C, H, W).
+        x: images (N, C, H, W), integers, or floats where numbers are real (rounded to float32).
         """
         x = self._images(x)
         request = check_request(
@@ -319,13 +324,19 @@ class Sampler:
         return torch.cat(parts) if parts else torch.zeros(0, self.likelihood.parameters(self.shape[0]), *self.shape[1:])
 
     def log_prob(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
-        """Log-probability of images (N, C, H, W) in nats, (N,)."""
+        """Log-probability of images (N, C, H, W) in nats, (N,); where numbers are real, of their density."""
         x = self._images(x)
         params = self.likelihood.unflatten(self.params(x, condition), self.shape)
         return self.likelihood.log_prob(params, x).sum(dim=(1, 2, 3))
 
     def bits_per_dim(self, x: torch.Tensor, condition: Any = None) -> torch.Tensor:
-        """-log_prob / (C * H * W * ln 2), (N,)."""
+        """-log_prob / (C * H * W * ln 2), (N,).
+
+        Raises:
+            PixelfastError: the likelihood is a density.
+        """
+        if self.likelihood.continuous:
+            raise PixelfastError(f"{self.likelihood} is a density, which has no bits per dimension; use log_prob")
         return -self.log_prob(x, condition) / (self._problem.numbers * float(np.log(2.0)))
 
     def describe(self) -> str:
@@ -336,17 +347,17 @@ class Sampler:
 
     def _images(self, x: torch.Tensor) -> torch.Tensor:
         x = as_tensor("x", x)
+        real = self.likelihood.continuous
         if (
-            x.is_floating_point()
+            x.is_floating_point() != real
             or x.is_complex()
             or x.dtype == torch.bool
             or x.ndim != 4
             or tuple(x.shape[1:]) != self.shape
         ):
-            raise ShapeError(
-                f"x is {x.dtype} {tuple(x.shape)}; it takes integers of shape (N, {', '.join(map(str, self.shape))})"
-            )
-        return x.to(torch.int64)
+            wanted = f"{'floats' if real else 'integers'} of shape (N, {', '.join(map(str, self.shape))})"
+            raise ShapeError(f"x is {x.dtype} {tuple(x.shape)}; it takes {wanted}")
+        return x.to(torch.float32 if real else torch.int64)
 
     def _batches(self, request: Request) -> list[tuple[int, int]]:
         size = request.batch_size

@@ -1,10 +1,10 @@
-"""Models in stages: a prior draws codes through the engine, and a decoder turns them into images."""
+"""Models in stages: networks draw numbers through the engine, one after another, and a decoder may follow them."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,32 +12,39 @@ from typing import Any, Protocol
 import torch
 
 from .errors import PixelfastError
+from .stage import PIXELS, Drawn, Stage
 
 
 class Staged(Protocol):
-    """What makes a model one in stages: `prior` is a causal network over codes, integers (N, 1, h, w), and
-    `autoencoder.decode` maps codes to levels (N, C, H, W)."""
+    """What makes a model one in stages.
 
-    prior: Any
-    autoencoder: Any
+    stages: networks in the order they sample in. Unless the last one is called "pixels" and draws the image,
+    `autoencoder.decode` maps what they drew, integers (N, 1, h, w) of each, in their order, to levels (N, C, H, W).
+    """
+
     shape: tuple[int, int, int]
     levels: int
+
+    @property
+    def stages(self) -> tuple[Stage, ...]: ...
 
 
 @dataclass(frozen=True)
 class StagedStats:
-    """Of the last call. codes: of the engine, its pixels being codes. decode_seconds: of the decoder, all images."""
+    """Of the last call. stages: of the engine, by stage; a code counts as a pixel there. decode_seconds: of the
+    decoder, all images; 0 where there is none."""
 
-    codes: Any
+    images: int
+    stages: Mapping[str, Any]
     decode_seconds: float
 
     @property
     def seconds(self) -> float:
-        return self.codes.seconds + self.decode_seconds
+        return sum(stats.seconds for stats in self.stages.values()) + self.decode_seconds
 
     @property
     def images_per_second(self) -> float:
-        return self.codes.images / max(self.seconds, 1e-9)
+        return self.images / max(self.seconds, 1e-9)
 
 
 class Decoder:
@@ -48,16 +55,22 @@ class Decoder:
     """
 
     def __init__(self, model: Staged) -> None:
-        self._autoencoder = copy.deepcopy(model.autoencoder).cpu().double().eval()
+        self._names = [stage.name for stage in model.stages]
+        self.needed = self._names[-1] != PIXELS
+        autoencoder: Any = getattr(model, "autoencoder", None)
+        self._autoencoder = copy.deepcopy(autoencoder).cpu().double().eval() if self.needed else None
         self._kind = torch.uint8 if model.levels <= 256 else torch.int64
         self._shape = model.shape
 
-    def __call__(self, codes: torch.Tensor) -> torch.Tensor:
-        """Integers (n, 1, h, w) -> integers (n, C, H, W), uint8 for up to 256 levels, else int64."""
-        images = torch.empty((len(codes), *self._shape), dtype=self._kind)
+    def __call__(self, drawn: Drawn) -> torch.Tensor:
+        """What every stage drew, n of each -> integers (n, C, H, W), uint8 for up to 256 levels, else int64."""
+        if self._autoencoder is None:
+            return drawn[PIXELS]
+        codes = [drawn[name].cpu().split(1) for name in self._names]
+        images = torch.empty((len(codes[0]), *self._shape), dtype=self._kind)
         with _one_thread():
-            for image, code in zip(images, codes.cpu().split(1), strict=True):
-                image.copy_(self._autoencoder.decode(code)[0])
+            for image, *one in zip(images, *codes, strict=True):
+                image.copy_(self._autoencoder.decode(*one)[0])
         return images
 
 
@@ -74,35 +87,44 @@ def _one_thread() -> Iterator[None]:
 class StagedSampler:
     """Made by `compile` of a model in stages. Image i of a seed is one image, as for `Sampler`.
 
-    codes: the prior's `Sampler`, for whoever wants the codes themselves; noise comes from `rng.CODES`.
+    samplers: the `Sampler` of every stage by its name, in order; each has noise of its own, see `rng.STREAMS`.
     """
 
-    def __init__(self, model: Staged, codes: Any, device: torch.device) -> None:
+    def __init__(self, model: Staged, samplers: Mapping[str, Any], device: torch.device) -> None:
         self.shape = model.shape
         self.levels = model.levels
-        self.codes = codes
+        self.samplers = samplers
         self.device = device
         self.stats: StagedStats | None = None
+        self._conditions = {stage.name: stage.condition for stage in model.stages}
         self._decoder = Decoder(model)
+
+    @property
+    def compile_seconds(self) -> float:
+        return sum(sampler.compile_seconds for sampler in self.samplers.values())
 
     def sample(
         self,
         n: int,
         *,
         seed: int = 0,
+        seeds: Mapping[str, int] | None = None,
         sample_ids: Sequence[int] | None = None,
         condition: Any = None,
         temperature: float = 1.0,
         batch_size: int | None = None,
         progress: bool | None = None,
     ) -> torch.Tensor:
-        """Draws codes and decodes them: integers (n, C, H, W), uint8 for up to 256 levels, else int64.
+        """Draws every stage and decodes: integers (n, C, H, W), uint8 for up to 256 levels, else int64.
 
-        The arguments are those of `Sampler.sample`; temperature and batch_size are the prior's.
+        The arguments are those of `Sampler.sample`, for every stage, and
+
+        seeds: other seeds for the noise of some stages, by their names.
         """
-        codes = self.codes.sample(
+        drawn = self.draw(
             n,
             seed=seed,
+            seeds=seeds,
             sample_ids=sample_ids,
             condition=condition,
             temperature=temperature,
@@ -110,30 +132,67 @@ class StagedSampler:
             progress=progress,
         )
         started = time.perf_counter()
-        images = self._decoder(codes)
-        self.stats = StagedStats(self.codes.stats, time.perf_counter() - started)
+        images = self._decoder(drawn)
+        decoded = time.perf_counter() - started if self._decoder.needed else 0.0
+        self.stats = StagedStats(n, {name: sampler.stats for name, sampler in self.samplers.items()}, decoded)
         return images.to(self.device)
 
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """The images of codes, integers (n, 1, h, w): integers (n, C, H, W) as `sample` gives them."""
-        return self._decoder(codes).to(self.device)
+    def draw(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        seeds: Mapping[str, int] | None = None,
+        condition: Any = None,
+        **arguments: Any,
+    ) -> dict[str, torch.Tensor]:
+        """What every stage draws, by its name, with the arguments of `sample`; `decode` makes images of it."""
+        own = stage_seeds(self.samplers, seed, seeds)
+        drawn: dict[str, torch.Tensor] = {}
+        for name, sampler in self.samplers.items():
+            given = self._conditions[name](drawn, condition)
+            drawn[name] = sampler.sample(n, seed=own[name], condition=given, **arguments)
+        return drawn
+
+    def decode(self, drawn: Drawn) -> torch.Tensor:
+        """The images of what every stage drew: integers (n, C, H, W) as `sample` gives them."""
+        missing = [name for name in self.samplers if name not in drawn]
+        if missing:
+            raise PixelfastError(f"decode needs what {', '.join(missing)} drew too")
+        return self._decoder(drawn).to(self.device)
 
     def describe(self) -> str:
-        """The prior's program as text, and what follows it."""
-        return (
-            f"{self.codes.describe()}\nthen decoded to images {tuple(self.shape)}, one at a time, by torch in float64"
-        )
+        """The program of every stage as text, and what follows them."""
+        parts = [f"{name}: {sampler.describe()}" for name, sampler in self.samplers.items()]
+        if self._decoder.needed:
+            parts.append(f"then decoded to images {tuple(self.shape)}, one at a time, by torch in float64")
+        return "\n".join(parts)
 
 
 def in_stages(model: Any) -> bool:
     """Whether a model is one in stages."""
-    return hasattr(model, "prior") and hasattr(model, "autoencoder")
+    stages = getattr(model, "stages", None)
+    return isinstance(stages, tuple) and bool(stages) and all(isinstance(stage, Stage) for stage in stages)
 
 
 def check_stages(model: Any, **arguments: Any) -> None:
     """PixelfastError for an argument that is given and makes no sense for a model in stages."""
     given = [name for name, value in arguments.items() if value is not None]
     if given:
+        names = ", then ".join(stage.name for stage in model.stages)
         raise PixelfastError(
-            f"{type(model).__name__} samples codes and decodes them: leave {', '.join(given)} out, or use its prior"
+            f"{type(model).__name__} samples in stages ({names}): leave {', '.join(given)} out, or use the network of "
+            "one stage"
         )
+
+
+def stage_seeds(names: Iterable[str], seed: int, seeds: Mapping[str, int] | None) -> dict[str, int]:
+    """The seed of each stage: its own in `seeds`, else `seed`. Raises PixelfastError for a stage that is not there."""
+    names = list(names)
+    seeds = {} if seeds is None else seeds
+    if not isinstance(seeds, Mapping):
+        raise PixelfastError(f"seeds is {seeds!r}; it takes seeds by stage, such as {{{names[0]!r}: 3}}")
+    unknown = [str(name) for name in seeds if name not in names]
+    if unknown:
+        raise PixelfastError(f"seeds names {', '.join(unknown)}; the stages of this model are {', '.join(names)}")
+    return {name: seeds.get(name, seed) for name in names}

@@ -28,9 +28,9 @@ def assert_same_integers(got: Tensor, expected: Tensor) -> None:
     if bool(differs.any()):
         image, row, column, channel = differs.nonzero()[0].tolist()
         raise AssertionError(
-            f"{int(differs.sum())} of {differs.numel()} integers differ, first in image {image} at row {row}, "
-            f"column {column}, channel {channel}: {int(got[image, channel, row, column])}, "
-            f"expected {int(expected[image, channel, row, column])}"
+            f"{int(differs.sum())} of {differs.numel()} numbers differ, first in image {image} at row {row}, "
+            f"column {column}, channel {channel}: {got[image, channel, row, column].item()}, "
+            f"expected {expected[image, channel, row, column].item()}"
         )
 
 

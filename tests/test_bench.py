@@ -22,7 +22,15 @@ from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling,
 from pixelfast.cli import bench
 from pixelfast.cli.main import main
 from pixelfast.errors import BackendError, PixelfastError, ShapeError
-from pixelfast.models import VQVAE, GatedPixelCNN, PixelCNNPlusPlus, PixelSNAIL, VQVAEWithPrior, registry
+from pixelfast.models import (
+    VQVAE,
+    ConditionalPixelSNAIL,
+    GatedPixelCNN,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
+    VQVAEWithPrior,
+    registry,
+)
 from pixelfast.problem import Problem, make_problem
 
 RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
@@ -189,8 +197,8 @@ class TestEngines:
 
 
 def test_every_class_has_a_standard_configuration() -> None:
-    # Of the others, VQ-VAEs are not sampled pixel by pixel, and PixelSNAIL's takes minutes to compile.
-    others = {VQVAE, VQVAEWithPrior, PixelSNAIL}
+    # Of the others, VQ-VAEs are not sampled pixel by pixel, and PixelSNAILs take minutes to compile.
+    others = {VQVAE, VQVAEWithPrior, PixelSNAIL, ConditionalPixelSNAIL}
     assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values()) - others
     with pytest.raises(PixelfastError, match="pixelcnnpp"):
         standard.create("x")
@@ -440,7 +448,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(gated-pixelcnn, pixelcnnpp)"),
+            (["x"], 1, "(gated-pixelcnn, pixelcnn, pixelcnnpp)"),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],

@@ -80,7 +80,7 @@ def truth(model: nn.Module, levels: Tensor, condition: Tensor | None, dtype: tor
     if condition is not None and condition.is_floating_point():
         condition = condition.to(dtype)
     with torch.no_grad():
-        params = model.to(dtype)(x, condition)
+        params = model.to(dtype)(x) if condition is None else model.to(dtype)(x, condition)
     return model.likelihood.flatten(params, model.shape)
 
 

@@ -201,6 +201,18 @@ def test_images_mix_across_the_batch():
     assert "row" in found.message and "column" in found.message
 
 
+def test_only_the_first_image_sees_no_other():
+    class Summing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pad(x, (1, -1)).cumsum(0)
+
+    found = report(Summing(), likelihood=Bernoulli())
+    assert not found.causal
+    assert "images mix across the batch" in found.message
+    assert "the output of image 1" in found.message
+    assert "cumsum" in found.operation
+
+
 def test_images_mix_by_rolling_the_batch():
     class Rolling(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

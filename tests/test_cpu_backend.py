@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from cpu_programs import int32, operation_program, random_program
+from random_numbers import random_array
 
 from pixelfast import _C
 from pixelfast.backends.base import Job, Result
 from pixelfast.backends.cpu import CpuBackend
 from pixelfast.backends.reference import ReferenceBackend
 from pixelfast.errors import BackendError
-from pixelfast.likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
+from pixelfast.likelihoods import Bernoulli, Categorical, DiagonalGaussian, DiscretizedLogisticMixture, Likelihood
 from pixelfast.program import (
     Buffer,
     Contraction,
@@ -237,6 +238,8 @@ HEADS: list[tuple[Likelihood, int]] = [
     (DiscretizedLogisticMixture(10, 256), 1),
     (DiscretizedLogisticMixture(3, 8), 3),
     (DiscretizedLogisticMixture(1, 2), 1),
+    (DiagonalGaussian(), 1),
+    (DiagonalGaussian(), 3),
 ]
 
 
@@ -304,7 +307,7 @@ def test_heads_draw_what_the_likelihood_draws(
     shape = (samples, channels, 1, pixels)
     changes: dict[str, Any] = {}
     if share_known:
-        known = generator.integers(0, likelihood.levels, shape)
+        known = random_array(likelihood, shape, generator)
         changes = {"known": known, "mask": generator.random(shape) < share_known}
     changes |= {
         "conditions": [(channels + c, v) for c, v in enumerate(values)],
@@ -420,7 +423,9 @@ def test_no_samples_is_no_images() -> None:
     assert result.images.shape == (0, 1, 4, 5)
 
 
-@pytest.mark.parametrize("likelihood", [Categorical(3), Bernoulli(), DiscretizedLogisticMixture(2)], ids=str)
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(3), Bernoulli(), DiscretizedLogisticMixture(2), DiagonalGaussian()], ids=str
+)
 @pytest.mark.parametrize("sharing", ["images", "tasks"])
 def test_parameters_that_are_not_numbers_are_an_error(likelihood: Likelihood, sharing: str) -> None:
     program = head_program(likelihood, 1, 5)

@@ -59,7 +59,7 @@ def test_float32_errs_no_more_than_torch(idiom, backend):
 def test_idiom_reads_what_precedes(idiom):
     """A module that ignored its input would pass everything else."""
     x = idiom.images(1)
-    changed = (x + 1) % idiom.likelihood.levels
+    changed = idiom.other_images(x)
     model, condition = idiom.build(), idiom.conditions(1)
     one, two = (idiom.forward(model, levels, condition, torch.float32) for levels in (x, changed))
     assert not torch.equal(one, two)

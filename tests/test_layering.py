@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.builder",
         "pixelfast.provenance",
         "pixelfast.causality",
+        "pixelfast.receptive_field",
         "pixelfast.problem",
         "pixelfast.inputs",
         "pixelfast.replay",
@@ -53,12 +54,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("pixelfast.likelihoods",),
     ("pixelfast.ops",),
+    ("pixelfast.stage",),
     ("pixelfast.kernels", "pixelfast._C", "pixelfast.ir", "pixelfast.rng", "pixelfast.errors"),
 )
 
 # What a module may import beyond "its own layer and below" can also be narrower.
 ONLY: dict[str, tuple[str, ...]] = {
-    "pixelfast.models": ("pixelfast.models", "pixelfast.likelihoods", "pixelfast.ops", "pixelfast.errors"),
+    "pixelfast.models": (
+        "pixelfast.models",
+        "pixelfast.likelihoods",
+        "pixelfast.ops",
+        "pixelfast.stage",
+        "pixelfast.errors",
+    ),
     "pixelfast.kernels": ("pixelfast.kernels",),
 }
 

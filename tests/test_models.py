@@ -103,6 +103,13 @@ def test_channel_masks():
     assert channel_mask(7, 3, 3, own=False).int().tolist() == stem
     assert channel_mask(3, 7, 3, own=True).int().tolist() == head
     assert channel_mask(7, 7, 3, own=True).sum().item() == 3 * 3 + 2 * 5 + 2 * 7
+    # In turn: 0 1 2 0.
+    assert channel_mask(4, 3, 3, own=False, order="interleaved").int().tolist() == [
+        [0, 0, 0],
+        [1, 0, 0],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_a_pixel_mask_leaves_the_taps_to_the_left_alone_and_repeats():

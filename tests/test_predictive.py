@@ -13,6 +13,7 @@ import torch
 from gallery import IDIOMS, Idiom
 from hypothesis import HealthCheck, given, settings
 from random_networks import Drawn, networks
+from random_numbers import random_array
 from torch import Tensor, nn
 
 import pixelfast
@@ -113,7 +114,8 @@ def shifted(shape: tuple[int, int, int], likelihood: Any) -> pixelfast.Sampler:
     outputs = None
     if isinstance(likelihood, pixelfast.Categorical):
         outputs = lambda params: params.unflatten(1, (likelihood.levels, shape[0]))  # noqa: E731
-    return compiled(model, shape=shape, likelihood=likelihood, input="signed", outputs=outputs)
+    input = "real" if likelihood.continuous else "signed"
+    return compiled(model, shape=shape, likelihood=likelihood, input=input, outputs=outputs)
 
 
 # -- the same bits -------------------------------------------------------------------------------------------
@@ -184,6 +186,7 @@ HEADS = {
     "mixture": ((1, 7, 12), pixelfast.DiscretizedLogisticMixture(3, 8)),
     "mixture, three channels": ((3, 6, 11), pixelfast.DiscretizedLogisticMixture(3, 8)),
     "mixture, 256 levels": ((3, 5, 9), pixelfast.DiscretizedLogisticMixture(10)),
+    "gaussian, two channels": ((2, 5, 9), pixelfast.DiagonalGaussian()),
 }
 
 
@@ -205,7 +208,7 @@ def test_given_numbers(head: str, mode: str, share: float) -> None:
     shape, likelihood = HEADS[head]
     sampler = shifted(shape, likelihood)
     generator = np.random.default_rng(int(100 * share))
-    known = generator.integers(likelihood.levels, size=(4, *shape))
+    known = random_array(likelihood, (4, *shape), generator)
     assert_same_bits(sampler, 4, known=known, mask=generator.random(known.shape) < share, mode=mode)
 
 

@@ -221,8 +221,9 @@ class TestPrior:
         model = with_prior(classes=3)
         labels = torch.tensor([0, 1, 2])
         sampler = pixelfast.compile(model, backend="reference", dtype=torch.float64)
-        codes = sampler.codes.sample(3, seed=2, condition=labels)
-        naive = pixelfast.naive_sample(model.prior, 3, seed=2, condition=labels, dtype=torch.float64, stream=rng.CODES)
+        codes = sampler.samplers["codes"].sample(3, seed=2, condition=labels)
+        stream = rng.STREAMS["codes"]
+        naive = pixelfast.naive_sample(model.prior, 3, seed=2, condition=labels, dtype=torch.float64, stream=stream)
         assert_same_integers(codes, naive)
         images = pixelfast.naive_sample(model, 3, seed=2, condition=labels, dtype=torch.float64)
         assert torch.equal(sampler.sample(3, seed=2, condition=labels), images)
@@ -293,20 +294,20 @@ class TestSampling:
         assert torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])
 
     def test_codes_have_noise_of_their_own(self) -> None:
-        assert (rng.PIXELS, rng.CODES) == (0, 1)  # what a seed means depends on them
+        assert (rng.STREAMS["pixels"], rng.STREAMS["codes"]) == (0, 1)  # what a seed means depends on them
         model = with_prior()
         pixels = pixelfast.compile(model.prior)
-        codes = pixelfast.compile(model.prior, stream=rng.CODES)
-        assert torch.equal(pixelfast.compile(model).codes.sample(5), codes.sample(5))
+        codes = pixelfast.compile(model.prior, stream=rng.STREAMS["codes"])
+        assert torch.equal(pixelfast.compile(model).samplers["codes"].sample(5), codes.sample(5))
         assert not torch.equal(pixels.sample(5), codes.sample(5))
         assert torch.equal(pixels.sample(5), pixelfast.compile(model.prior, stream=rng.PIXELS).sample(5))
 
     def test_the_images_are_those_of_the_codes(self) -> None:
         model = with_prior()
         sampler = pixelfast.compile(model)
-        codes = sampler.codes.sample(4, seed=3)
+        codes = sampler.samplers["codes"].sample(4, seed=3)
         images = sampler.sample(4, seed=3)
-        assert torch.equal(sampler.decode(codes), images)
+        assert torch.equal(sampler.decode({"codes": codes}), images)
         # The model itself decodes in float32, all at once: the same but for levels at an edge of rounding.
         assert int((model.decode(codes) - images.long()).abs().max()) <= 1
 
@@ -326,13 +327,13 @@ class TestSampling:
         sampler = pixelfast.compile(with_prior())
         assert sampler.stats is None
         sampler.sample(3)
-        assert sampler.stats.codes.images == 3
-        assert sampler.stats.seconds == sampler.stats.codes.seconds + sampler.stats.decode_seconds
+        assert sampler.stats.images == sampler.stats.stages["codes"].images == 3
+        assert sampler.stats.seconds == sampler.stats.stages["codes"].seconds + sampler.stats.decode_seconds
         assert "then decoded to images (1, 12, 8)" in sampler.describe()
 
     def test_what_makes_no_sense_is_refused(self) -> None:
         model = with_prior()
-        with pytest.raises(PixelfastError, match="VQVAEWithPrior samples codes and decodes them: leave shape out"):
+        with pytest.raises(PixelfastError, match=r"VQVAEWithPrior samples in stages \(codes\): leave shape out"):
             pixelfast.compile(model, (1, 12, 8))
         with pytest.raises(PixelfastError, match="leave known, mask out"):
             pixelfast.naive_sample(model, 1, known=torch.zeros(1, 12, 8), mask=torch.ones(1, dtype=torch.bool))

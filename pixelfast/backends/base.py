@@ -29,10 +29,10 @@ class Job:
     temperature: float = 1.0
     mode: str = "exact"
     known: np.ndarray | None = None
-    """int64 (samples, C, H, W) levels, taken where `mask` is true."""
+    """(samples, C, H, W), int64 levels or float32 real numbers, taken where `mask` is true."""
     mask: np.ndarray | None = None
     on_row: OnRow | None = None
-    """Called after each image row with its number and the images so far, int64 (samples, C, H, W)."""
+    """Called after each image row with its number and the images so far, (samples, C, H, W)."""
     collect_params: bool = False
     """Also return the likelihood's parameters as they were when each number was drawn."""
     threads: int | None = None
@@ -51,7 +51,8 @@ class Job:
 
 @dataclass
 class Result:
-    """`images`: int64 (N, C, H, W). `params`: per channel (N, H * W, P_c), when asked for."""
+    """`images`: (N, C, H, W), int64, or float32 where numbers are real. `params`: per channel (N, H * W, P_c), if
+    asked for."""
 
     images: np.ndarray
     params: list[np.ndarray] | None = None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .. import _C
-from ..likelihoods import Bernoulli, Categorical, DiscretizedLogisticMixture, Likelihood
+from ..likelihoods import Bernoulli, Categorical, DiagonalGaussian, DiscretizedLogisticMixture, Likelihood
 from ..precision import coded_weights, contraction_types
 from ..program import Attended, Attention, Contraction, Instruction, Kernel, Load, Operand, Program, k_blocks
 from .cpu_instructions import Argument, translate
@@ -30,6 +30,8 @@ def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
         return "categorical", likelihood.levels, 0
     if isinstance(likelihood, Bernoulli):
         return "bernoulli", 2, 0
+    if isinstance(likelihood, DiagonalGaussian):
+        return "gaussian", 0, 0
     return None
 
 

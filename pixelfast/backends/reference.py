@@ -54,7 +54,8 @@ class ReferenceBackend:
         program = self.program
         channels, height, width = program.shape
         buffers = self._fresh_buffers(job.samples, job.conditions)
-        images = np.zeros((job.samples, channels, height, width), dtype=np.int64)
+        nothing = torch.zeros(job.samples, channels, height, width, dtype=torch.float64)
+        images = self.likelihood.settle(nothing).numpy()
         collected: list[list[torch.Tensor]] = [[] for _ in range(channels)]
         draws = self.likelihood.draws(channels)
         pixel = PixelState.start(job.samples, channels)
@@ -79,7 +80,7 @@ class ReferenceBackend:
                 drawn = torch.where(torch.from_numpy(given), fixed, drawn)
                 pixel.known[:, channel] = torch.from_numpy(given)
             pixel.values[:, channel] = drawn
-            images[:, channel, row, column] = drawn.round().numpy().astype(np.int64)
+            images[:, channel, row, column] = self.likelihood.settle(drawn).numpy()
             self._feed(buffers, channel, position, drawn)
             if job.on_row is not None and channel == channels - 1 and column == width - 1:
                 job.on_row(row, images)

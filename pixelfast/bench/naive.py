@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pixelfast.causality import highest_image
 from pixelfast.problem import Problem
 
 FORWARDS = 3
@@ -50,7 +51,7 @@ def extrapolate(problem: Problem, batch: int, timed: Callable[[int, int], None] 
 
     def forward(images: int, count: int) -> float:
         nonlocal done
-        levels = torch.randint(problem.likelihood.levels, (images, *problem.shape)).double()
+        levels = highest_image(problem).double().repeat(images, 1, 1, 1)
         condition = problem.batch_condition(None, images)
         torch.set_num_threads(count)
         start = time.perf_counter()

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from torch import nn
 
 from pixelfast.errors import PixelfastError
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNPlusPlus
 
 MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "gated-pixelcnn": ("Gated PixelCNN, 28x28, 7 layers of 64 features", GatedPixelCNN),
+    "pixelcnn": ("PixelCNN, 32x32 in colour, 15 blocks around 128 features", PixelCNN),
     "pixelcnnpp": (
         "PixelCNN++, 32x32 in colour, 5 blocks of 160 filters per resolution, 10 mixtures",
         PixelCNNPlusPlus,

@@ -69,12 +69,17 @@ def summary(stats: Stats | StagedStats | None) -> str:
     """Speed and engine of a sampler's last call, in a few words."""
     assert stats is not None, "a sampler has statistics once it has sampled"
     if isinstance(stats, StagedStats):
-        share = stats.decode_seconds / stats.seconds
-        return (
-            f"{stats.images_per_second:.1f} images/s, {share:.0%} of the time decoding; codes: {summary(stats.codes)}"
-        )
+        parts = [f"{name} {one.seconds / stats.seconds:.0%} ({speed(one)})" for name, one in stats.stages.items()]
+        if stats.decode_seconds:
+            parts.append(f"decoding {stats.decode_seconds / stats.seconds:.0%}")
+        return f"{stats.images_per_second:.1f} images/s, of the time: {', '.join(parts)}"
+    return f"{stats.images_per_second:.1f} images/s, {speed(stats)}"
+
+
+def speed(stats: Stats) -> str:
+    """Time per pixel and engine of one network, in a few words."""
     return (
-        f"{stats.images_per_second:.1f} images/s, {stats.us_per_pixel:.1f} us per pixel, "
+        f"{stats.us_per_pixel:.1f} us per pixel, "
         f"{stats.gflops:.1f} GFLOP/s "
         f"({stats.backend} {stats.isa} {stats.dtype}, {stats.threads} thread{'' if stats.threads == 1 else 's'})"
     )

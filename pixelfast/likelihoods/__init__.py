@@ -3,6 +3,14 @@
 from pixelfast.likelihoods.base import Likelihood, PixelState
 from pixelfast.likelihoods.bernoulli import Bernoulli
 from pixelfast.likelihoods.categorical import Categorical
+from pixelfast.likelihoods.diagonal_gaussian import DiagonalGaussian
 from pixelfast.likelihoods.mixture import DiscretizedLogisticMixture
 
-__all__ = ["Bernoulli", "Categorical", "DiscretizedLogisticMixture", "Likelihood", "PixelState"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiagonalGaussian",
+    "DiscretizedLogisticMixture",
+    "Likelihood",
+    "PixelState",
+]

@@ -22,7 +22,7 @@ class PixelState:
     """What the numbers of one pixel know of each other while the pixel is being sampled, for N images.
 
     Attributes:
-        values: float64 (N, C), the channels already settled, in levels (whole numbers in mode "exact").
+        values: float64 (N, C), the channels already settled, in levels (whole numbers in mode "exact") or real.
         known: bool (N, C), channels that were given rather than drawn.
         component: int64 (N,), the mixture component in use, -1 if there is none to choose; only the mixture
             reads or writes it.
@@ -45,11 +45,27 @@ class PixelState:
 class Likelihood(ABC):
     """Distribution of an image's numbers given the network's output.
 
-    Images are integers x of shape (N, C, H, W), 0 <= x < levels. `params` is what the network returns, in any
-    layout that `flatten` accepts. Numbers are sampled in the order (y * W + x) * C + c.
+    Images are integers x of shape (N, C, H, W), 0 <= x < levels, or, where `continuous`, float32 numbers. `params`
+    is what the network returns, in any layout that `flatten` accepts. Numbers are sampled in the order
+    (y * W + x) * C + c.
     """
 
     levels: int
+    """0 where numbers are real."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether numbers are real, `log_prob` then that of a density."""
+        return False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of sampled images: uint8 for up to 256 levels, else int64; float32 where numbers are real."""
+        return torch.uint8 if self.levels <= 256 else torch.int64
+
+    def check(self, x: torch.Tensor) -> None:
+        """Refuse what are no images (N, C, H, W) of this likelihood, with a ShapeError."""
+        check_images(x, self.levels)
 
     @abstractmethod
     def parameters(self, channels: int) -> int:
@@ -123,8 +139,12 @@ class Likelihood(ABC):
             mode: "exact" or "reference".
 
         Returns:
-            float64 (N,), the value in levels; NaN where the parameters are NaN and define no distribution.
+            float64 (N,), the value in levels, or real; NaN where the parameters are NaN and define no distribution.
         """
+
+    def settle(self, values: torch.Tensor) -> torch.Tensor:
+        """float64 numbers as `draw` gives them, any shape, as an image has them: rounded, int64, or real, float32."""
+        return values.round().to(torch.int64)
 
     def loss(self, params: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Mean over images of the negative log-likelihood of an image, in nats. A scalar."""
@@ -142,7 +162,7 @@ class Likelihood(ABC):
             mode: "exact" or "reference".
 
         Returns:
-            int64 (N, C, H, W), levels.
+            int64 (N, C, H, W), levels, or float32, real numbers.
 
         Raises:
             ShapeError: a wrong shape, dtype or range of a tensor.
@@ -163,13 +183,16 @@ class Likelihood(ABC):
         if flat.shape[0] != n:
             raise ShapeError(f"params are of {flat.shape[0]} images but uniforms of {n}; they must agree")
 
-        levels = self.draw_all(flat, uniforms, temperature, mode)
-        if bool((levels < 0).any()):
+        drawn = self.draw_all(flat, uniforms, temperature, mode)
+        if bool((drawn.isnan() if self.continuous else drawn < 0).any()):
             raise PixelfastError("params contain NaN: check the model's weights and its condition")
-        return levels
+        return drawn
 
     def draw_all(self, flat: torch.Tensor, uniforms: torch.Tensor, temperature: float, mode: str) -> torch.Tensor:
-        """`sample` for checked arguments and the canonical layout: int64 (N, C, H, W), -1 where `draw` gives NaN."""
+        """`sample` for checked arguments and the canonical layout, (N, C, H, W).
+
+        Where `draw` gives NaN, levels are -1 and real numbers NaN.
+        """
         n, channels, height, width, draws = uniforms.shape
         rows = flat.permute(0, 2, 3, 1).reshape(n * height * width, -1)
         noise = uniforms.permute(1, 0, 2, 3, 4).reshape(channels, n * height * width, draws)
@@ -177,8 +200,8 @@ class Likelihood(ABC):
         for channel, needed in enumerate(self.needs(channels)):
             own = rows if len(needed) == rows.shape[1] else rows[:, needed]
             pixel.values[:, channel] = self.draw(channel, own, pixel, noise[channel], temperature, mode)
-        levels = pixel.values.round().nan_to_num(nan=-1.0).to(torch.int64)
-        return levels.reshape(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
+        drawn = self.settle(pixel.values if self.continuous else pixel.values.nan_to_num(nan=-1.0))
+        return drawn.reshape(n, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
 
 def check_sampling(temperature: float, mode: str) -> None:

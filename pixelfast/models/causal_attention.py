@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -13,11 +14,14 @@ def heads_of(x: Tensor, heads: int) -> Tensor:
     return x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, heads: int = 1, *, epsilon: float = 0.0) -> Tensor:
+def causal_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int = 1, *, epsilon: float = 0.0, dropout: float = 0.0
+) -> Tensor:
     """Mixes values of earlier positions, its own excepted; the first position, which has none, gets zeros.
 
     Vaswani et al. 2017, equation 1, under a strictly causal mask. query and key: (N, heads * D, H, W), value: (N,
-    heads * V, H, W) -> (N, heads * V, H, W). epsilon: added to the sum that the weights are divided by.
+    heads * V, H, W) -> (N, heads * V, H, W). epsilon: added to the sum that the weights are divided by. dropout: of
+    the weights, in training.
     """
     n, _, height, width = query.shape
     queries, keys, values = (heads_of(x, heads) for x in (query, key, value))
@@ -28,7 +32,10 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, heads: int = 1, 
     powers = torch.exp(scores - scores.amax(dim=-1, keepdim=True)).masked_fill(hidden, 0.0)
     # The first row has no power at all: without epsilon it would be 0 / 0.
     total = powers.sum(dim=-1, keepdim=True) + (epsilon or torch.finfo(powers.dtype).tiny)
-    mixed = (powers / total) @ values
+    weights = powers / total
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    mixed = weights @ values
     return mixed.transpose(2, 3).reshape(n, -1, height, width)
 
 

@@ -1,8 +1,8 @@
 """Convolutions of the vertical and horizontal stacks, and the channel-group mask inside a pixel.
 
 Only taps that may be non-zero are stored: a "k x k masked kernel" of the literature is kept as its
-live rows and columns, so there is nothing to zero and nothing to mutate. The one mask left is inside the
-newest pixel, between the groups of channels of a sequential model, and multiplies the weight functionally.
+live rows and columns, so there is nothing to zero and nothing to mutate. What masks are left, between the groups of
+channels at the newest pixel and to the right of it in `MaskedConv2d`, multiply the weight functionally.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from torch import Tensor, nn
 from pixelfast import ops
 from pixelfast.models.fused import fused
 
+CHANNEL_GROUPS = ("contiguous", "interleaved")
+"""How features are dealt out to channels: in one run each, or in turn (feature i to channel i modulo their number)."""
 
-def channel_mask(targets: int, sources: int, groups: int, *, own: bool) -> Tensor:
+
+def channel_mask(targets: int, sources: int, groups: int, *, own: bool, order: str = "contiguous") -> Tensor:
     """Which of the source features a target feature may read at its own pixel: bool (targets, sources).
 
-    Both are split into contiguous groups, as equal as can be, one per channel. A group reads the groups
+    Both are split into groups, as equal as can be, one per channel, see `CHANNEL_GROUPS`. A group reads the groups
     before it, and its own when `own` (mask B; without it, mask A, for what reads the image itself).
     """
 
-    def start(group: int, width: int) -> int:
-        return -(-group * width // groups)
+    def group_of(features: int) -> Tensor:
+        index = torch.arange(features)
+        return index % groups if order == "interleaved" else index * groups // features
 
-    mask = torch.zeros(targets, sources, dtype=torch.bool)
-    for group in range(groups):
-        mask[start(group, targets) : start(group + 1, targets), : start(group + own, sources)] = True
-    return mask
+    target, source = group_of(targets)[:, None], group_of(sources)[None]
+    return source <= target if own else source < target
 
 
 def pixel_mask(weight: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -123,3 +125,30 @@ class MaskedConv1x1(nn.Conv2d):
         if fused(self):
             return ops.masked_conv(x, self.weight, self.bias, mask=self.mask)
         return F.conv2d(x, masked(self.weight, self.mask), self.bias)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """The masked k x k kernel of the first PixelCNN and PixelRNN: all rows above, and the row up to the pixel itself.
+
+    `mask` restricts the tap on the pixel itself, see `pixel_mask`; without one it is read whole. The rows below the
+    pixel are not stored; what lies to its right is, and is multiplied by zero. (N, in, H, W) -> (N, out, H, W).
+
+    kernel_size: (rows, columns) of the whole kernel, both odd.
+    """
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: tuple[int, int], mask: Tensor | None = None) -> None:
+        above, beside = kernel_size[0] // 2, kernel_size[1] // 2
+        super().__init__(inputs, outputs, (above + 1, kernel_size[1]))
+        whole = torch.ones(self.weight.shape, dtype=torch.bool)
+        whole[:, :, -1, beside + 1 :] = False
+        if mask is not None:
+            whole.unflatten(0, (-1, mask.shape[0]))[..., -1, beside] = mask
+        self.register_buffer("mask", whole, persistent=False)
+        self.shift = (beside, beside, above, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if fused(self):
+            return ops.masked_conv(x, self.weight, self.bias, padding=self.shift, mask=self.mask)
+        return F.conv2d(F.pad(x, self.shift), masked(self.weight, self.mask), self.bias)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,30 +24,38 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {"elu": (F.elu,
 """What each is, and how many features it makes of one."""
 
 
-class SnailResnet(nn.Module):
-    """A gated residual block of 2x2 down-right-shifted convolutions (`wide`) or of 1x1 ones.
+class Layer(Protocol):
+    """What makes a block's convolutions."""
 
-    x (N, features, H, W), aux (N, aux, H, W) or None -> (N, features, H, W).
+    def __call__(self, inputs: int, outputs: int, *, init_scale: float = 1.0) -> WeightNormConv2d: ...
+
+
+class SnailResnet(nn.Module):
+    """A gated residual block of two convolutions that `layer` makes.
+
+    x (N, features, H, W), aux (N, aux, H, W) or None -> (N, features, H, W). `condition` projects what is added
+    before the gate. hidden: features between the convolutions, as many as outside unless given.
     """
 
     def __init__(
-        self, features: int, aux: int, activation: str, dropout: float, condition: ConditionKind, *, wide: bool
+        self,
+        features: int,
+        aux: int,
+        activation: str,
+        dropout: float,
+        condition: nn.Module | None,
+        *,
+        layer: Layer,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         self.activation, times = ACTIVATIONS[activation]
-
-        def layer(outputs: int, init_scale: float = 1.0) -> WeightNormConv2d:
-            if wide:
-                return ShiftedConv2d(
-                    times * features, outputs, HORIZONTAL_KERNEL, rightwards=True, init_scale=init_scale
-                )
-            return WeightNormConv2d(times * features, outputs, init_scale=init_scale)
-
-        self.conv_in = layer(features)
-        self.skip = WeightNormConv2d(times * aux, features) if aux else None
+        hidden = hidden or features
+        self.conv_in = layer(times * features, hidden)
+        self.skip = WeightNormConv2d(times * aux, hidden) if aux else None
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = layer(2 * features, 0.1)
-        self.condition = condition.projection(2 * features)
+        self.conv_out = layer(times * hidden, 2 * features, init_scale=0.1)
+        self.condition = condition
 
     def forward(self, x: Tensor, aux: Tensor | None, condition: Tensor | None) -> Tensor:
         features = self.conv_in(self.activation(x))
@@ -74,15 +83,17 @@ class AttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
 
+        def block(features: int, aux: int, layer: Layer) -> SnailResnet:
+            return SnailResnet(features, aux, activation, dropout, condition.projection(2 * features), layer=layer)
+
         def narrow(features: int, aux: int = 0) -> SnailResnet:
-            return SnailResnet(features, aux, activation, dropout, condition, wide=False)
+            return block(features, aux, WeightNormConv2d)
 
         value_width = filters // 2
         places = 2 * channels
         self.key_width = key_width
-        self.blocks = nn.ModuleList(
-            SnailResnet(filters, 0, activation, dropout, condition, wide=True) for _ in range(blocks)
-        )
+        wide = partial(ShiftedConv2d, kernel=HORIZONTAL_KERNEL, rightwards=True)
+        self.blocks = nn.ModuleList(block(filters, 0, wide) for _ in range(blocks))
         self.content = narrow(channels + filters + places)
         self.key_value = WeightNormConv2d(channels + filters + places, key_width + value_width)
         self.question = narrow(filters + places)

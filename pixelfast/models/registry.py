@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from pixelfast.errors import PixelfastError
+from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.pixel_cnn import PixelCNN
 from pixelfast.models.pixel_snail import PixelSNAIL
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
 from pixelfast.models.vq_vae import VQVAE
@@ -15,8 +17,10 @@ from pixelfast.models.vq_vae_prior import VQVAEWithPrior
 
 MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
+    "pixel_cnn": PixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
     "pixel_snail": PixelSNAIL,
+    "conditional_pixel_snail": ConditionalPixelSNAIL,
     "vq_vae": VQVAE,
     "vq_vae_with_prior": VQVAEWithPrior,
 }

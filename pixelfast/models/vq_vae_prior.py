@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pixelfast.models import checks
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
 from pixelfast.models.vq_vae import VQVAE
+from pixelfast.stage import Stage
 
 
 class VQVAEWithPrior(nn.Module):
@@ -85,6 +86,11 @@ class VQVAEWithPrior(nn.Module):
     def condition_example(self) -> Tensor | None:
         """A zero condition for one image, or None."""
         return self.prior.condition_example
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What samples: the prior."""
+        return (Stage("codes", self.prior),)
 
     def train(self, mode: bool = True) -> VQVAEWithPrior:
         """As any module, but the autoencoder stays in eval mode: its codebook must not move."""

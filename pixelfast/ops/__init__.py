@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .concat_elu import concat_elu_conv, concat_elu_conv_reference
+from .diagonal_lstm import diagonal_lstm, diagonal_lstm_reference
 from .gated import gated, gated_conv, gated_conv_reference, gated_reference
 from .gated_block import gated_block, gated_block_reference
 from .masked_conv import masked_conv, masked_conv_reference
@@ -10,10 +11,13 @@ from .mixture_loss import mixture_nll
 from .mixture_loss_reference import mixture_nll_reference
 from .mixture_sample import mixture_sample
 from .mixture_sample_reference import mixture_sample_reference
+from .row_lstm import row_lstm, row_lstm_reference
 
 __all__ = [
     "concat_elu_conv",
     "concat_elu_conv_reference",
+    "diagonal_lstm",
+    "diagonal_lstm_reference",
     "gated",
     "gated_block",
     "gated_block_reference",
@@ -26,4 +30,6 @@ __all__ = [
     "mixture_nll_reference",
     "mixture_sample",
     "mixture_sample_reference",
+    "row_lstm",
+    "row_lstm_reference",
 ]

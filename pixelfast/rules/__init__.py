@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import contraction, normalisation, pointwise, reduction, structural
+from . import contraction, normalisation, pointwise, recurrence, reduction, structural
 
 RULES: dict[str, Callable[..., Any]] = {
     **structural.RULES,
@@ -17,4 +17,5 @@ RULES: dict[str, Callable[..., Any]] = {
     **contraction.RULES,
     **reduction.RULES,
     **normalisation.RULES,
+    **recurrence.RULES,
 }

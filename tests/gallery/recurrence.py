@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelfast import ops
+
 from .causal import MaskedConv
 from .registry import idiom
 
@@ -117,3 +119,132 @@ class DiagonalSkew(nn.Module):
             skewed[:, :, y, y : y + width] = h[:, :, y]
         mixed = self.conv(F.pad(skewed, (1, -1, 1, 0)))
         return torch.stack([mixed[:, :, y, y : y + width] for y in range(height)], dim=2)
+
+
+@idiom((1, 3, 4))
+class LstmCellOverRows(nn.Module):
+    """nn.LSTMCell down the rows, every column an entry of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = MaskedConv("A", 1, 3)
+        self.cell = nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = self.inputs(x).permute(2, 0, 3, 1)
+        state = None
+        rows = []
+        for row in inputs:
+            state = self.cell(row.reshape(-1, 3), state)
+            rows.append(state[0].view(len(x), x.shape[3], 4))
+        return torch.stack(rows, dim=2).permute(0, 3, 2, 1)
+
+
+@idiom((1, 4, 3))
+class SkewedLstmLoop(nn.Module):
+    """A diagonal LSTM written as a loop over the columns of a skewed map, from both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 3)
+        self.inputs = nn.ModuleList(nn.Conv2d(3, 16, 1) for _ in range(2))
+        self.states = nn.ModuleList(nn.Conv1d(4, 16, 2) for _ in range(2))
+
+    def walk(self, x: Tensor, inputs: nn.Module, states: nn.Module) -> Tensor:
+        n, _, height, width = x.shape
+        gates = inputs(torch.stack([F.pad(x[:, :, y], (y, height - 1 - y)) for y in range(height)], dim=2))
+        hidden = cell = x.new_zeros(n, 4, height)
+        columns = []
+        for i in range(gates.shape[3]):
+            g, f, o, u = (gates[..., i] + states(F.pad(hidden, (1, 0)))).chunk(4, dim=1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(g) * torch.tanh(u)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            columns.append(hidden)
+        map_ = torch.stack(columns, dim=3)
+        return torch.stack([map_[:, :, y, y : y + width] for y in range(height)], dim=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        left = self.walk(h, self.inputs[0], self.states[0])
+        right = self.walk(h.flip(3), self.inputs[1], self.states[1]).flip(3)
+        return left + F.pad(right, (0, 0, 1, -1))
+
+
+@idiom((1, 4, 5))
+class RowLstm(nn.Module):
+    """The operation, with a learned first state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = MaskedConv("A", 1, 12)
+        self.weight = nn.Parameter(torch.randn(12, 3, 3) / 3)
+        self.bias = nn.Parameter(torch.zeros(12))
+        self.first = nn.ParameterList(torch.zeros(3) for _ in range(2))
+        self.head = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, cell = self.first
+        return self.head(ops.row_lstm(self.inputs(x), self.weight, self.bias, hidden=hidden, cell=cell))
+
+
+@idiom((1, 5, 3))
+class RowLstmOfRowsAbove(nn.Module):
+    """The operation on gates that are zero in the first row, so that its states there are constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.Conv2d(1, 8, 3, padding=1)
+        self.weight = nn.Parameter(torch.randn(8, 2, 3) / 3)
+        self.bias = nn.Parameter(torch.zeros(8))
+        self.head = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = F.pad(self.inputs(F.pad(x, (0, 0, 1, -1))), (0, 0, 1, -1))
+        return self.head(ops.row_lstm(gates, self.weight, self.bias))
+
+
+@idiom((1, 4, 3))
+class DiagonalBiLstm(nn.Module):
+    """Both directions, the right-to-left one shifted down a row, on an image taller than wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 1, 3)
+        self.inputs = nn.ModuleList(nn.Conv2d(3, 16, 1) for _ in range(2))
+        self.weights = nn.ParameterList(torch.randn(16, 4, 2) / 3 for _ in range(2))
+        self.biases = nn.ParameterList((torch.zeros(1), torch.zeros(16)))
+        self.hidden = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        left, right = (
+            ops.diagonal_lstm(inputs(h), weight, bias, hidden=self.hidden, reverse=reverse)
+            for inputs, weight, bias, reverse in zip(
+                self.inputs, self.weights, self.biases, (False, True), strict=True
+            )
+        )
+        return left + F.pad(right, (0, 0, 1, -1))
+
+
+@idiom((3, 3, 4))
+class DiagonalLstmOfColours(nn.Module):
+    """Features in three groups, one per colour, each with ready times of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MaskedConv("A", 3, 6)
+        self.inputs = nn.Conv2d(6, 24, 1)
+        self.own = nn.Conv2d(3, 6, 1)
+        self.head = nn.Conv2d(6, 12, 1)
+        self.weight = nn.Parameter(torch.randn(24, 6, 2) / 3)
+        group = torch.arange(6) // 2
+        self.register_buffer("below", (group[:, None] >= group).float()[..., None, None])
+        self.register_buffer("strict", (group[:, None] > torch.arange(3)).float()[..., None, None])
+        self.register_buffer("levels", (torch.arange(12) % 3)[:, None].ge(group).float()[..., None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x) + F.conv2d(x, self.own.weight * self.strict, self.own.bias)
+        gates = F.conv2d(h, self.inputs.weight * self.below.repeat(4, 1, 1, 1), self.inputs.bias)
+        state = ops.diagonal_lstm(gates, self.weight)
+        logits = F.conv2d(state, self.head.weight * self.levels, self.head.bias)
+        return logits.unflatten(1, (4, 3))

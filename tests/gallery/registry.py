@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from random_numbers import random_images
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -63,9 +64,12 @@ class Idiom:
         }
 
     def images(self, n: int, seed: int = 0) -> Tensor:
-        """Random levels, int64 (n, C, H, W)."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randint(self.likelihood.levels, (n, *self.shape), generator=generator)
+        """Random levels, int64 (n, C, H, W), or real numbers, float32."""
+        return random_images(self.likelihood, (n, *self.shape), seed)
+
+    def other_images(self, images: Tensor) -> Tensor:
+        """Images of which every number differs."""
+        return images + 1 if self.likelihood.continuous else (images + 1) % self.likelihood.levels
 
     def conditions(self, n: int, seed: int = 0) -> Any:
         """Conditions for n images, or None."""
@@ -86,7 +90,9 @@ class Idiom:
             return self.likelihood.flatten(result, self.shape)
 
     def encode(self, levels: Tensor) -> Tensor:
-        """Levels (N, C, H, W) as the module takes them; float64 unless integers."""
+        """Levels or real numbers (N, C, H, W) as the module takes them; float64 unless integers."""
+        if self.likelihood.continuous:
+            return levels.double()
         if isinstance(self.input, Tensor):
             channels = torch.arange(self.shape[0])[:, None, None]
             return self.input.double().expand(self.shape[0], -1)[channels, levels]
