@@ -154,7 +154,7 @@ def test_a_diagonal_bilstm_sees_all_that_comes_before(size):
 
 @pytest.mark.parametrize("kind", [ROW, DIAGONAL])
 def test_channels_of_a_pixel_come_in_turn(kind):
-    model = network((3, 3, 4), kind, hidden=9)
+    model = network((3, 3, 4), kind, hidden=9, head=40)
     sees = by_gradients(model).view(3, 12, 3, 12).permute(1, 0, 3, 2).reshape(36, 36)
     assert not sees.triu().any()
     within = torch.stack([sees[3 * p : 3 * p + 3, 3 * p : 3 * p + 3] for p in range(12)])

@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from pixelfast.data.named_arrays import NpzFile
 from pixelfast.errors import CheckpointError, PixelfastError
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -114,6 +113,9 @@ def _holds_arrays(path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    # Here, because importing pixelfast does not load the data sets and the library of pictures.
+    from pixelfast.data.named_arrays import NpzFile
+
     try:
         arrays = NpzFile(path)
         if len(arrays.headers) > MOST_TENSORS:
