@@ -446,7 +446,10 @@ private:
             require(from.width > 0 && from.width <= kMostChannels && from.start >= 0 &&
                         from.start + spec.heads * from.width <= slots.channels,
                     kernel_, "an attention reads channels outside its buffer");
-            return CompiledAttended{from_channel(slots, from.start), table(from.table, entries, slots), from.width};
+            CompiledAttended out{from_channel(slots, from.start), table(from.table, entries, slots), from.width};
+            for (int64_t i = 0; i < entries; ++i)
+                out.inside = out.inside && out.table[i] >= 0 && out.table[i + out_.ahead] >= 0;
+            return out;
         };
         out.query = part(spec.query, kernel_spec.sites);
         out.keys = part(spec.keys, pairs);
@@ -467,6 +470,7 @@ private:
             require(spec.bias_heads == 1 || spec.bias_heads == spec.heads, kernel_, "the bias is for other heads");
             out.bias_stride = spec.bias_heads == 1 ? 0 : pairs;
             out.bias.assign(spec.bias, spec.bias + spec.bias_heads * pairs);
+            out.bias.resize(out.bias.size() + kLineFloats, 0.0f);
         }
         out_.attention_floats = std::max(out_.attention_floats, spec.heads * attention_stride(out_.max_pairs));
     }

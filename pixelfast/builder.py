@@ -122,16 +122,34 @@ class Builder:
     # -- axes -----------------------------------------------------------------------------------------------------
 
     def site_axes(self, codes: np.ndarray) -> set[int]:
-        """Axes along which the site of some value changes; along the others only channels do."""
+        """Axes along which the site of some value changes; along the others only channels do.
+
+        A constant's sites are its distinct numbers, in no order that means anything: beside other values they do not
+        count.
+        """
+        at = int(codes.argmax())
+        if self._counted(self.space.decode(codes.flat[at : at + 1])[0]).all():
+            return self._axes_through(at, codes)
+        value, site, _ = self.space.decode(codes)
+        counted = self._counted(value)
+        return _axes_between(value, site, counted) if counted.any() else self._axes_through(at, codes)
+
+    def _counted(self, value: np.ndarray) -> np.ndarray:
+        """Which of these are values of the image or the condition."""
+        found = [v for v in np.unique(value).tolist() if v >= 0 and self.graph.values[v].kind != "constant"]
+        return np.isin(value, found)
+
+    def _axes_through(self, at: int, codes: np.ndarray) -> set[int]:
+        """Looks along the lines through one element, which is a constant only where all are."""
         axes = set()
-        at = np.unravel_index(int(codes.argmax()), codes.shape)
+        position = np.unravel_index(at, codes.shape)
         for axis in range(codes.ndim):
             if codes.shape[axis] == 1 or codes.strides[axis] == 0:
                 continue
-            where: tuple[Any, ...] = (*at[:axis], slice(None), *at[axis + 1 :])
-            line = codes[where]
-            value, site, _ = self.space.decode(line)
-            for one in np.unique(value[value >= 0]):
+            where: tuple[Any, ...] = (*position[:axis], slice(None), *position[axis + 1 :])
+            value, site, _ = self.space.decode(codes[where])
+            counted = self._counted(value)
+            for one in np.unique(value[counted] if counted.any() else value[value >= 0]):
                 seen = site[value == one]
                 if (seen != seen[0]).any():
                     axes.add(axis)
@@ -352,6 +370,18 @@ _PAIRWISE = {
     "amin": "aten.minimum.default",
     "prod": "aten.mul.Tensor",
 }
+
+
+def _axes_between(value: np.ndarray, site: np.ndarray, counted: np.ndarray) -> set[int]:
+    """Axes along which two neighbours, both counted, lie at different sites of one value."""
+    axes = set()
+    for axis in range(value.ndim):
+        here, there = np.arange(value.shape[axis] - 1), np.arange(1, value.shape[axis])
+        same = value.take(here, axis) == value.take(there, axis)
+        same &= counted.take(here, axis)
+        if (same & (site.take(here, axis) != site.take(there, axis))).any():
+            axes.add(axis)
+    return axes
 
 
 class _Scalar:

@@ -7,21 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pixelfast.ir import Contract, Graph, reads, spread
+from pixelfast.ir import Attend, Contract, Graph, reads, sites_read, spread
 from pixelfast.machine import Machine
 from pixelfast.readiness import NEVER, source_ready
 
 
 def limit_seconds(
-    flops: float, weight_bytes: float, batch: int, machine: Machine, dtype: torch.dtype = torch.float32
+    flops: float,
+    weight_bytes: float,
+    batch: int,
+    machine: Machine,
+    dtype: torch.dtype = torch.float32,
+    attended_bytes: float = 0.0,
 ) -> float:
-    """max(arithmetic, weights from cache), in seconds, for a batch of images.
+    """max(arithmetic, reading from cache), in seconds, for a batch of images.
 
     flops: of one image, every activation computed once, taps on padding left out.
     weight_bytes: of one image and of any batch, the images of a batch being computed together.
     dtype: of the inputs and weights of contractions, which says how fast arithmetic is.
+    attended_bytes: keys and values of attention, of one image; every image has its own.
     """
-    return max(flops * batch / machine.flops_in(dtype), weight_bytes / machine.cache_bandwidth)
+    reading = (weight_bytes + batch * attended_bytes) / machine.cache_bandwidth
+    return max(flops * batch / machine.flops_in(dtype), reading)
 
 
 def weight_size(dtype: torch.dtype) -> int:
@@ -52,6 +59,34 @@ def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int
     for key, found in intervals.items():
         first, last = (np.concatenate(ends) for ends in zip(*found, strict=True))
         total += fewest_moments(first, last) * weights[key].size * itemsize
+    return total
+
+
+def fewest_attended_bytes(graph: Graph, ready: Sequence[np.ndarray]) -> int:
+    """Bytes of keys and values, as floats, that any schedule must read to sample an image.
+
+    A key or value is read for a query between the time both are there and the time the query's result is needed. All
+    queries whose intervals share a moment can share one reading. While an image is sampled hardly any do: queries are
+    ready one by one.
+    """
+    needed = need_times(graph)
+    total = 0
+    for node in graph.nodes:
+        if not isinstance(node, Attend):
+            continue
+        wanted = needed[node.out]
+        asked = source_ready(node.query, ready)
+        rows = np.argsort(wanted, kind="stable")[: int((wanted != NEVER).sum())]
+        for part in (node.keys, node.values):
+            there = ready[part.value]
+            read_last = np.full(len(there), -1, dtype=np.int64)
+            readings = 0
+            for row in rows.tolist():
+                sites = sites_read(part, row)
+                again = sites[np.maximum(there[sites], asked[row]) > read_last[sites]]
+                read_last[again] = wanted[row]
+                readings += len(again)
+            total += readings * len(part.channels) * torch.float32.itemsize
     return total
 
 

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.naive",
         "pixelfast.requests",
         "pixelfast.stages",
+        "pixelfast.completion",
         "pixelfast.bars",
         "pixelfast.describe",
         "pixelfast.limit",
