@@ -6,6 +6,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "compiled.h"
 
@@ -326,11 +328,17 @@ private:
         if (spec.scales != nullptr)
             for (int64_t c = 0; c < spec.columns; ++c) out.scales[c] = static_cast<float>(spec.scales[c]);
 
-        float* packed = take_weights(steps * vectors * lanes);
+        // Kernels that use the same arrays, as the steps of a loop do, share what was packed of them.
+        Arrays arrays{{spec.scales, spec.columns}};
+        for (const TermSpec& term : spec.terms) arrays.emplace_back(term.weight, term.count);
+        const auto [found, fresh] = packed_.try_emplace({spec.precision, spec.columns, std::move(arrays)}, nullptr);
+        if (fresh) found->second = take_weights(steps * vectors * lanes);
+        float* packed = found->second;
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = p * vectors / panels, last = (p + 1) * vectors / panels;
             out.panels.push_back({first * lanes, static_cast<int>(last - first), packed + steps * first * lanes});
         }
+        if (!fresh) return;
 #pragma omp parallel for schedule(static) if (steps * vectors * lanes > kParallelPacking)
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = out.panels[p].column, columns = out.panels[p].vectors * lanes;
@@ -716,6 +724,8 @@ private:
     std::string kernel_;                          // what is being compiled, for messages
     std::vector<std::vector<uint8_t>> written_;   // by register and channel
     int64_t row_floats_ = 0;
+    using Arrays = std::vector<std::pair<const double*, int64_t>>;
+    std::map<std::tuple<Precision, int64_t, Arrays>, float*> packed_;  // by columns, and the arrays of scales and weights
     float* next_weights_ = nullptr;
     int64_t weights_left_ = 0;
 };

@@ -28,6 +28,7 @@ class Builder:
         self.space = Space(dtype)
         self.ready: list[np.ndarray] = []
         """Ready time of each value at each of its sites."""
+        self._weights: dict[Any, list[np.ndarray]] = {}
         self.where = ""
         """Attached to every value and node made; the caller sets it."""
 
@@ -245,6 +246,18 @@ class Builder:
 
     # -- contraction ----------------------------------------------------------------------------------------------
 
+    def one_array(self, weight: np.ndarray) -> np.ndarray:
+        """The weight, or the equal one seen before: loops in a model use a weight again and again, and backends keep
+        every array once."""
+        weight = np.ascontiguousarray(weight)
+        flat = weight.reshape(-1)
+        known = self._weights.setdefault((weight.shape, flat[:: 1 + flat.size // 64].tobytes()), [])
+        for other in known:
+            if np.array_equal(other, weight):
+                return other
+        known.append(weight)
+        return weight
+
     def contract(
         self, matrix: np.ndarray, taps: Sequence[tuple[np.ndarray | None, np.ndarray]], bias: np.ndarray | None
     ) -> np.ndarray:
@@ -276,7 +289,7 @@ class Builder:
         out = np.zeros((outs, sites), dtype=self.space.dtype)
         for columns in self._ready_classes(used, terms, sites):
             mine = [
-                Tap(source, part[:, _as_slice(columns)])
+                Tap(source, self.one_array(part[:, _as_slice(columns)]))
                 for i, (source, part) in enumerate(terms)
                 if used[i, columns].any()
             ]

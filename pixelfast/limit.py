@@ -42,16 +42,23 @@ def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int
     A tap of a contraction can be applied at a site from the time its source is ready until the site is
     needed. All sites of a tap whose intervals share a moment can share one reading of its weights: the fewest
     readings are the fewest moments that hit every interval. For a pixel's newest neighbour that is one
-    reading per pixel, for the row above one per row. itemsize: bytes of one weight.
+    reading per pixel, for the row above one per row. A weight that several taps have is read for all of them.
+    itemsize: bytes of one weight.
     """
     needed = need_times(graph)
-    total = 0
+    weights: dict[int, np.ndarray] = {}
+    intervals: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for node in graph.nodes:
         if isinstance(node, Contract):
             for tap in node.taps:
                 used = (tap.source.sites >= 0) & (needed[node.out] != NEVER)
-                first = source_ready(tap.source, ready)[used]
-                total += fewest_moments(first, needed[node.out][used]) * tap.weight.size * itemsize
+                weights[id(tap.weight)] = tap.weight
+                interval = source_ready(tap.source, ready)[used], needed[node.out][used]
+                intervals.setdefault(id(tap.weight), []).append(interval)
+    total = 0
+    for key, found in intervals.items():
+        first, last = (np.concatenate(ends) for ends in zip(*found, strict=True))
+        total += fewest_moments(first, last) * weights[key].size * itemsize
     return total
 
 
@@ -89,11 +96,21 @@ def need_times(graph: Graph) -> dict[int, np.ndarray]:
     for channel, value in enumerate(graph.outputs):
         numbers = np.arange(graph.pixels, dtype=np.int64) * graph.channels + channel
         np.minimum(needed[value], numbers, out=needed[value])
-    for node in reversed(graph.nodes):
-        for source in reads(node):
-            by_entry = spread(needed[node.out], source)
-            used = (source.sites >= 0) & (by_entry != NEVER)
-            np.minimum.at(needed[source.value], source.sites[used], by_entry[used])
+    made: set[int] = set()
+    loop = False
+    for node in graph.nodes:
+        made.add(node.out)
+        loop = loop or any(graph.values[s.value].kind == "node" and s.value not in made for s in reads(node))
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(graph.nodes):
+            for source in reads(node):
+                by_entry = spread(needed[node.out], source)
+                used = (source.sites >= 0) & (by_entry != NEVER)
+                before = needed[source.value].copy() if loop else None
+                np.minimum.at(needed[source.value], source.sites[used], by_entry[used])
+                changed |= before is not None and not np.array_equal(before, needed[source.value])
     return needed
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from pixelfast import machine as machines
 from pixelfast import shipped
-from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, standard, versions
+from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, stages, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import check_pixels, load_model
 from pixelfast.cli.outputs import Outputs
-from pixelfast.errors import CheckpointError
+from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.limit import fewest_attended_bytes, fewest_weight_bytes
 from pixelfast.machine import Machine
 from pixelfast.problem import Problem, make_problem
 from pixelfast.sampler import Sampler
+from pixelfast.stages import in_stages
 
 LARGEST_BATCH = 1 << 16
 
@@ -144,12 +145,15 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         plots.new_figure()  # before the work: can there be one?
     model = find_model(args.model, args.layout)
+    if in_stages(model):
+        run_stages(args, model)
+        return
     check_pixels(model, "bench")
     for size in args.sizes:
         sizes.problem_of_size(model, size)
     with Outputs() as outputs:
         report, picture = (outputs.open(path) if path else None for path in (args.json, args.plot))
-        found = measure(args, model)
+        found = measure(args, model, args.model)
         print_figures(found)
         if picture:
             subject = found.subject
@@ -168,7 +172,33 @@ def run(args: argparse.Namespace) -> None:
         outputs.commit()
 
 
-def measure(args: argparse.Namespace, model: Any) -> Figures:
+def run_stages(args: argparse.Namespace, model: Any) -> None:
+    """Every stage of a model in stages by itself, then all of them together with decoding."""
+    given = [name for name, value in (("--sizes", args.sizes), ("--plot", args.plot)) if value]
+    if given:
+        raise PixelfastError(f"{args.model} samples in stages, which have no {' and no '.join(given)}: leave it out")
+    with Outputs() as outputs:
+        report = outputs.open(args.json) if args.json else None
+        found = {}
+        for stage in model.stages:
+            print(f"stage    {stage.name}")
+            found[stage.name] = measure(args, stage.network, f"{args.model} ({stage.name})")
+            print_figures(found[stage.name])
+            print()
+        decoding = {batch: stages.time_decoding(model, batch, args.repeats) for batch in args.batch_sizes}
+        whole = stages.pipelines({name: one.rows for name, one in found.items()}, decoding)
+        if whole:
+            print(f"all stages\n\n{stages.pipeline_table(whole)}\n\ndecoding: in float64, one image at a time")
+        if report:
+            content = {
+                "stages": {name: as_json(one) for name, one in found.items()},
+                "pipelines": [{**asdict(one), "seconds": one.seconds} for one in whole],
+            }
+            report.write(json.dumps(content, indent=2).encode() + b"\n")
+        outputs.commit()
+
+
+def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     """Everything the arguments ask for. What is measured is printed before the measurements."""
     show = progress.wanted(args.progress)
     samplers, refusals = engines.compile_each(model, args.backends, args.dtypes)
@@ -176,7 +206,7 @@ def measure(args: argparse.Namespace, model: Any) -> Figures:
     analysis = analyse(problem)
     weights_read = fewest_weight_bytes(analysis.graph, analysis.ready, itemsize=1)
     attended_bytes = fewest_attended_bytes(analysis.graph, analysis.ready)
-    subject = Subject(args.model, model, problem, samplers[0].program.flops, weights_read, attended_bytes)
+    subject = Subject(name, model, problem, samplers[0].program.flops, weights_read, attended_bytes)
     print_subject(subject, samplers, refusals)
 
     before, load = machines.measure(), quiet.load()
@@ -281,5 +311,5 @@ def _models() -> str:
     """The names there are, for --help."""
     lines = ["models:"]
     lines += [f"  {name}: shipped" for name in shipped.names()]
-    lines += [f"  {name}: {what}, random weights" for name, (what, _) in standard.MODELS.items()]
+    lines += [f"  {name}: {one.description}, random weights" for name, one in standard.MODELS.items()]
     return "\n".join(lines)
