@@ -80,7 +80,7 @@ def test_evaluation_sees_plain_torch(name, monkeypatch):
     def refuse(*_: Any) -> None:
         raise AssertionError("a fused operation was called")
 
-    for operation in ("activated_conv", "gated"):
+    for operation in ("activated_conv", "gated", "gated_block"):
         monkeypatch.setattr(torch.ops.pixelfast, operation, refuse)
     model.eval()(*arguments)
     with torch.no_grad():

@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.program",
         "pixelfast.lower",
         "pixelfast.schedule",
+        "pixelfast.loops",
         "pixelfast.split",
         "pixelfast.readiness",
         "pixelfast.simplify",

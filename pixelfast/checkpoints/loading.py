@@ -31,9 +31,10 @@ def load(
     """The model in a checkpoint, in eval mode on the CPU, in the dtype of the file.
 
     Arguments:
-        path: a file written by `save`, or a safetensors or PyTorch file of a foreign layout. PyTorch files
+        path: a file written by `save`, or a safetensors, .npz or PyTorch file of a foreign layout. PyTorch files
             are read with weights_only=True and nothing else; loading never runs code.
-        layout: "pixelfast", "uvadlc" or "pclucas14"; recognised from the names and shapes when left out.
+        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality" or "taimir"; recognised from the names and shapes when
+            left out.
         shape: (C, H, W), for foreign layouts, which do not record it.
         dilations: one per layer, for "uvadlc" files, which do not record them.
 
@@ -45,7 +46,7 @@ def load(
         raise CheckpointError(f"{path}: not a regular file; a checkpoint is one file")
     contents = read(path)
     try:
-        converted = _convert(contents, layout, Hints(shape, dilations))
+        converted = _convert(contents, layout, Hints(shape, dilations, contents.arguments))
         return _build(converted)
     except PixelfastError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -73,7 +74,7 @@ def _convert(contents: Contents, layout: str | None, hints: Hints) -> Converted:
     if layout == native.NAME or (layout is None and description is not None):
         if description is None:
             raise CheckpointError(f"not a {native.NAME} file: its metadata has no description of a model")
-        if hints != Hints():
+        if (hints.shape, hints.dilations) != (None, None):
             raise CheckpointError("a pixelfast file records its shape and dilations; leave both out")
         return Converted(*native.parse(description), contents.tensors)
     tensors = without_data_parallel(contents.tensors)

@@ -6,15 +6,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 import pixelfast
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import check_fits, labels_of, load_model, open_prepared
+from pixelfast.data import ImageData
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
-from pixelfast.models import VQVAE, VQVAEWithPrior
+from pixelfast.models.registry import AUTOENCODER_OF, is_autoencoder
 from pixelfast.training.bound_figures import bound_figures, has_bound
 from pixelfast.training.code_figures import code_figures
 from pixelfast.training.evaluate import network_input
@@ -47,42 +49,61 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.layout).float()
     check_fits(model, data)
     count = min(len(data), args.limit or len(data))
+    over = f"over {count:,} images of {data.name}'s {args.split} split"
     labels = labels_of(model, data)
     labels = None if labels is None else labels[:count]
-    over = f"over {count:,} images of {data.name}'s {args.split} split"
-    if isinstance(model, VQVAE | VQVAEWithPrior):
-        if args.dtype:
-            raise PixelfastError(
-                "--dtype compares bits per dimension, which a model of codes does not have: leave it out"
-            )
-        with progress.bar("codes", "image", progress.wanted(args.progress)) as update:
-            found = code_figures(
-                model, data.images[:count], labels, batch_size=BATCH, update=lambda done: update(done, count)
-            )
-        print(f"squared error {found.squared_error:.5f} (of levels scaled to [0, 1]) {over}")
-        codes, places = model.config["codes"], found.codes_per_image
-        print(f"codes: {found.used} of {codes} used, perplexity {found.perplexity:.1f}")
-        if found.bits_per_code is not None:
+    if is_autoencoder(model) or type(model) in AUTOENCODER_OF:
+        _codes(args, model, data, labels, count, over)
+    elif has_bound(model):
+        _bound(args, model, data, count, over)
+    else:
+        _likelihood(args, model, data, labels, count, over)
+
+
+def _codes(
+    args: argparse.Namespace, model: Any, data: ImageData, labels: torch.Tensor | None, count: int, over: str
+) -> None:
+    """How good a model's codes are, and its priors."""
+    if args.dtype:
+        raise PixelfastError("--dtype compares bits per dimension, which a model of codes does not have: leave it out")
+    with progress.bar("codes", "image", progress.wanted(args.progress)) as update:
+        found = code_figures(
+            model, data.images[:count], labels, batch_size=BATCH, update=lambda done: update(done, count)
+        )
+    print(f"squared error {found.squared_error:.5f} (of levels scaled to [0, 1]) {over}")
+    codes = model.config["codes"]
+    for name, one in found.maps.items():
+        print(f"{name}: {one.used} of {codes} used, perplexity {one.perplexity:.1f}")
+    for name, one in found.maps.items():
+        if one.bits_per_code is not None:
+            which, places = "prior" if len(found.maps) == 1 else f"{name} prior", one.codes_per_image
             print(
-                f"prior: {found.bits_per_code:.4f} bits/code, {found.bits_per_code * places:.1f} bits for the {places} "
-                f"codes of an image ({math.log2(codes) * places:.1f} without a prior)"
+                f"{which}: {one.bits_per_code:.4f} bits/code, {one.bits_per_code * places:.1f} bits for the "
+                f"{places} codes of an image ({math.log2(codes) * places:.1f} without a prior)"
             )
+
+
+def _bound(args: argparse.Namespace, model: Any, data: ImageData, count: int, over: str) -> None:
+    """The ELBO of a model with latents, part by part."""
+    if args.dtype:
+        raise PixelfastError("--dtype compares likelihoods; a model with latents has a bound: leave it out")
+    with progress.bar("images", "image", progress.wanted(args.progress)) as update:
+        parts = bound_figures(model, data.images[:count], batch_size=BATCH, update=lambda done: update(done, count))
+    if not math.isfinite(parts.total):
+        raise PixelfastError(f"the bound is {parts.total} nats: the model's weights or outputs are not finite")
+    if parts.plain:
+        print(f"{parts.distortion:.2f} nats given the latents {over}; without kl_weight there is no ELBO")
         return
-    if has_bound(model):
-        if args.dtype:
-            raise PixelfastError("--dtype compares likelihoods; a model with latents has a bound: leave it out")
-        with progress.bar("images", "image", progress.wanted(args.progress)) as update:
-            parts = bound_figures(model, data.images[:count], batch_size=BATCH, update=lambda done: update(done, count))
-        if not math.isfinite(parts.total):
-            raise PixelfastError(f"the bound is {parts.total} nats: the model's weights or outputs are not finite")
-        if parts.plain:
-            print(f"{parts.distortion:.2f} nats given the latents {over}; without kl_weight there is no ELBO")
-            return
-        per_dimension = parts.total / (math.log(2) * math.prod(data.shape))
-        print(f"ELBO {-parts.total:.2f} nats, a bound of {per_dimension:.4f} bits/dim, {over}")
-        kl = ", ".join(f"KL of {name} {nats:.2f}" for name, nats in parts.kl.items())
-        print(f"pixels given the latents {parts.distortion:.2f} nats; {kl} (one draw of the latents)")
-        return
+    per_dimension = parts.total / (math.log(2) * math.prod(data.shape))
+    print(f"ELBO {-parts.total:.2f} nats, a bound of {per_dimension:.4f} bits/dim, {over}")
+    kl = ", ".join(f"KL of {name} {nats:.2f}" for name, nats in parts.kl.items())
+    print(f"pixels given the latents {parts.distortion:.2f} nats; {kl} (one draw of the latents)")
+
+
+def _likelihood(
+    args: argparse.Namespace, model: Any, data: ImageData, labels: torch.Tensor | None, count: int, over: str
+) -> None:
+    """Bits per dimension, through the network and, with --dtype, through the engine."""
     sampler = pixelfast.compile(model, dtype=getattr(torch, args.dtype)) if args.dtype else None
 
     @torch.inference_mode()

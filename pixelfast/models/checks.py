@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -102,6 +103,11 @@ def integer_images(x: torch.Tensor, channels: int) -> None:
         raise ShapeError(f"the input must be (N, {channels}, H, W), not {tuple(x.shape)}")
     if x.dtype not in (torch.int64, torch.int32):
         raise ShapeError(f"the input must be int64 levels, not {x.dtype}")
+
+
+def arguments(kind: type) -> list[str]:
+    """The names of a constructor's arguments."""
+    return list(inspect.signature(kind).parameters)
 
 
 def _short(value: object) -> str:

@@ -107,11 +107,24 @@ class VQVAE(nn.Module):
                 f"codes must be integers (N, {', '.join(map(str, self.code_shape))}), got {codes.dtype} "
                 f"{tuple(codes.shape)}"
             )
-        signed = self.decoder(self.quantizer.lookup(codes[:, 0].long()))
-        return ((signed + 1) * (0.5 * (self.levels - 1))).round().clamp(0, self.levels - 1).long()
+        return levels_of_signed(self.decoder(self.quantizer.lookup(codes[:, 0].long())), self.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The images of the codes of images x, float (N, C, H, W) in [-1, 1]: int64 levels (N, C, H, W)."""
+        return self.decode(self.encode(x))
+
+    @property
+    def quantizers(self) -> dict[str, VectorQuantizer]:
+        """The codebook of each map of codes, of which there is one here."""
+        return {"codes": self.quantizer}
 
     def _features(self, x: Tensor) -> Tensor:
         checks.float_images(x, self.shape[0])
         if x.shape[2] % self.stride or x.shape[3] % self.stride:
             raise ShapeError(f"height and width must be multiples of {self.stride}, not {x.shape[2]}x{x.shape[3]}")
         return self.encoder(x)
+
+
+def levels_of_signed(signed: Tensor, levels: int) -> Tensor:
+    """Floats as an autoencoder reconstructs them, levels scaled to [-1, 1] -> the nearest levels, int64."""
+    return ((signed + 1) * (0.5 * (levels - 1))).round().clamp(0, levels - 1).long()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -107,8 +107,13 @@ class VQVAEWithPrior(nn.Module):
         # In low precision some features would fall to other codes than those the model is used with.
         with torch.autocast(x.device.type, enabled=False):
             codes = self.encode(x)
-        logits = self.prior(codes, condition)
-        return self.prior.likelihood.loss(logits.float(), codes) / (codes[0].numel() * math.log(2))
+        return self.bits_per_code({"codes": codes}, condition)["codes"]
+
+    def bits_per_code(self, codes: Mapping[str, Tensor], condition: Tensor | None = None) -> dict[str, Tensor]:
+        """What the prior gives a code of a map int64 (N, 1, h, w) on average, in bits, by the map's name."""
+        (map_,) = codes.values()
+        nats = self.prior.likelihood.loss(self.prior(map_, condition).float(), map_)
+        return {"codes": nats / (map_[0].numel() * math.log(2))}
 
     def encode(self, x: Tensor) -> Tensor:
         """The codes of images x, see `VQVAE.encode`."""
