@@ -37,12 +37,8 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Converted:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if not recognises(shapes):
         raise CheckpointError(
-<<<<<<< HEAD
-            f"{len(shapes)} arrays are not those of a Diagonal BiLSTM: {STEM} + {LAYER} per layer + {HEAD}, arr_0 on"
-=======
             f"{len(shapes)} arrays are not those of a Diagonal BiLSTM, which are arr_0 and on, {STEM + HEAD} and "
             f"{LAYER} per layer"
->>>>>>> w-rnn
         )
     if hints.dilations is not None:
         raise CheckpointError("a Diagonal BiLSTM has no dilations; leave `dilations` out")
