@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from comparators import assert_agree_in_float64
+from comparators import assert_agree_in_float64, assert_same_integers
 from torch import Tensor
 from vq_vae_networks import (
+    ritheshkumar95_prior_forward,
+    ritheshkumar95_prior_state,
+    ritheshkumar95_vq_vae_forward,
+    ritheshkumar95_vq_vae_state,
     rosinality_prior_forward,
     rosinality_prior_state,
     rosinality_vq_vae_forward,
@@ -21,7 +25,7 @@ from vq_vae_networks import (
 import pixelfast
 from pixelfast.checkpoints import load
 from pixelfast.errors import CheckpointError
-from pixelfast.models import VQVAE2, ConditionalPixelSNAIL
+from pixelfast.models import VQVAE, VQVAE2, ConditionalPixelSNAIL, GatedPixelCNN
 
 TOP: dict[str, Any] = {
     "size": (4, 6), "codes": 5, "channel": 32, "hidden": 6, "kernel": 5, "parts": 2, "blocks": 2, "out_blocks": 2,
@@ -175,6 +179,85 @@ class TestAutoencoder:
         torch.save(state, tmp_path / "vqvae.pt")
         with pytest.raises(CheckpointError, match=text):
             load(tmp_path / "vqvae.pt")
+
+
+class TestPyTorchVQVAE:
+    """The layout ritheshkumar95."""
+
+    @pytest.mark.parametrize("size", [(5, 5), (4, 7), (8, 3)])
+    def test_the_prior_on_maps_of_any_shape(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        state = ritheshkumar95_prior_state(6, 4, 3, 5)
+        torch.save(state, tmp_path / "prior.pt")
+        model: Any = load(tmp_path / "prior.pt", shape=(1, *size))
+        assert type(model) is GatedPixelCNN and model.config["classes"] == 5
+        codes, labels = map_of(size, 6), torch.tensor([4, 1])
+        with torch.no_grad():
+            got = model(codes[:, None], labels)[:, :, 0]
+        assert_agree_in_float64(got, ritheshkumar95_prior_forward(state, codes, labels))
+
+    def test_what_is_masked_does_not_count(self, tmp_path: Path) -> None:
+        state = ritheshkumar95_prior_state(6, 4, 2, 5)
+        codes, labels = map_of((8, 8), 6)[:, None], torch.tensor([4, 1])
+        outputs = []
+        for value in (0.0, 1e3):
+            state["layers.0.vert_stack.weight"][:, :, -1] = value
+            state["layers.0.horiz_stack.weight"][..., -1] = value
+            torch.save(state, tmp_path / "prior.pt")
+            outputs.append(load(tmp_path / "prior.pt")(codes, labels))
+        assert torch.equal(*outputs)
+
+    def test_the_prior_is_sampled_as_naively(self, tmp_path: Path) -> None:
+        torch.save(ritheshkumar95_prior_state(6, 4, 3, 5), tmp_path / "prior.pt")
+        model: Any = load(tmp_path / "prior.pt", shape=(1, 4, 7))
+        sampler = pixelfast.compile(model, backend="reference", dtype=torch.float64)
+        labels = torch.tensor([0, 4, 2])
+        naive = pixelfast.naive_sample(model, 3, seed=1, condition=labels, dtype=torch.float64)
+        assert_same_integers(sampler.sample(3, seed=1, condition=labels), naive)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_codes_and_reconstruction(self, tmp_path: Path, channels: int) -> None:
+        state = ritheshkumar95_vq_vae_state(channels, 5, 9)
+        torch.save(state, tmp_path / "vqvae.pt")
+        model: Any = load(tmp_path / "vqvae.pt", shape=(channels, 16, 24))
+        assert type(model) is VQVAE
+        x = torch.randn(2, channels, 16, 24, dtype=torch.float64)
+        codes, image = ritheshkumar95_vq_vae_forward(state, x)
+        assert torch.equal(model.encode(x)[:, 0], codes) and len(codes.unique()) > 2
+        with torch.no_grad():
+            assert_agree_in_float64(model(x), image)
+
+    def test_it_goes_on_training(self, tmp_path: Path) -> None:
+        torch.save(ritheshkumar95_vq_vae_state(1, 5, 9), tmp_path / "vqvae.pt")
+        model: Any = load(tmp_path / "vqvae.pt", shape=(1, 8, 8)).train()
+        model.loss(torch.rand(2, 1, 8, 8, dtype=torch.float64)).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    def test_the_usual_sizes(self, tmp_path: Path) -> None:
+        torch.save(ritheshkumar95_prior_state(6, 4, 2, 5), tmp_path / "prior.pt")
+        assert load(tmp_path / "prior.pt").shape == (1, 8, 8)
+        torch.save(ritheshkumar95_vq_vae_state(3, 5, 9), tmp_path / "vqvae.pt")
+        assert load(tmp_path / "vqvae.pt").shape == (3, 32, 32)
+        with pytest.raises(CheckpointError, match="`dilations` does not apply"):
+            load(tmp_path / "prior.pt", dilations=(1,))
+
+    @pytest.mark.parametrize("kind", ["prior", "vq_vae"])
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            (lambda s: s.update(x=torch.zeros(1)), "unused: x"),
+            (lambda s: s.pop(next(reversed([k for k in s if k.endswith("bias")]))), "missing: "),
+            (lambda s: s.update({k: torch.zeros(3) for k in s if k.endswith("embedding.weight")}), "not a "),
+            (lambda s: s.update({k: torch.zeros(3, 2) for k in s if k.endswith(".bias")}), "wrong shape: "),
+        ],
+    )
+    def test_incomplete_files(self, tmp_path: Path, kind: str, change: Any, text: str) -> None:
+        prior = kind == "prior"
+        state = ritheshkumar95_prior_state(6, 4, 2, 5) if prior else ritheshkumar95_vq_vae_state(3, 5, 9)
+        change(state)
+        torch.save(state, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match=text) as error:
+            load(tmp_path / "m.pt")
+        assert "\n" not in str(error.value)
 
 
 class Imitation(argparse.Namespace):

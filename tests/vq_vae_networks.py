@@ -240,3 +240,117 @@ def rosinality_vq_vae_forward(state: State, x: Tensor) -> tuple[Tensor, Tensor, 
     fine = nearest("quantize_b", conv("quantize_conv_b", torch.cat((decode("dec_t", known), bottom), 1)))
     image = decode("dec", torch.cat((double("upsample_t", known), vectors("quantize_b", fine)), 1))
     return coarse, fine, image
+
+
+def ritheshkumar95_prior_state(codes: int, hidden: int, layers: int, classes: int) -> dict[str, Tensor]:
+    """A gated prior of any sizes. What the first layer masks is not zero."""
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (codes, hidden)}
+
+    def conv(name: str, *weight: int) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    for layer in range(layers):
+        name, kernel = f"layers.{layer}", 3 if layer else 7
+        shapes[f"{name}.class_cond_embedding.weight"] = (classes, 2 * hidden)
+        conv(f"{name}.vert_stack", 2 * hidden, hidden, kernel // 2 + 1, kernel)
+        conv(f"{name}.vert_to_horiz", 2 * hidden, 2 * hidden, 1, 1)
+        conv(f"{name}.horiz_stack", 2 * hidden, hidden, 1, kernel // 2 + 1)
+        conv(f"{name}.horiz_resid", hidden, hidden, 1, 1)
+    conv("output_conv.0", 512, hidden, 1, 1)
+    conv("output_conv.2", codes, 512, 1, 1)
+    return random_state(shapes)
+
+
+def ritheshkumar95_prior_forward(state: State, codes: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, codes, H, W) of codes (N, H, W) and labels (N,), right for maps that are not square too."""
+    height, width = codes.shape[1:]
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        weight = state[f"{name}.weight"].clone()
+        if name == "layers.0.vert_stack":
+            weight[:, :, -1] = 0
+        if name == "layers.0.horiz_stack":
+            weight[..., -1] = 0
+        columns = weight.shape[3]
+        wide = "vert_stack" in name
+        # Symmetric padding, then what was made of rows and columns after the pixel's own is cut off.
+        padding = (columns // 2, columns // 2) if wide else (0, columns - 1)
+        return F.conv2d(x, weight, state[f"{name}.bias"], padding=padding)[:, :, :height, :width]
+
+    def gated(x: Tensor) -> Tensor:
+        half = x.shape[1] // 2
+        return x[:, :half].tanh() * x[:, half:].sigmoid()
+
+    above = left = state["embedding.weight"][codes].permute(0, 3, 1, 2)
+    for layer in range(members(state, "layers.")):
+        name = f"layers.{layer}"
+        label = state[f"{name}.class_cond_embedding.weight"][labels][:, :, None, None]
+        vertical = conv(f"{name}.vert_stack", above)
+        horizontal = conv(f"{name}.vert_to_horiz", vertical) + conv(f"{name}.horiz_stack", left)
+        out = conv(f"{name}.horiz_resid", gated(horizontal + label))
+        above, left = gated(vertical + label), out + left if layer else out
+    return conv("output_conv.2", conv("output_conv.0", left).relu())
+
+
+def ritheshkumar95_vq_vae_state(channels: int, hidden: int, codes: int) -> dict[str, Tensor]:
+    """An autoencoder of any sizes, with batch norms that have seen something."""
+    shapes: dict[str, tuple[int, ...]] = {"codebook.embedding.weight": (codes, hidden)}
+    norms = []
+
+    def conv(name: str, *weight: int, outputs: int | None = None) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = (weight[0] if outputs is None else outputs,)
+
+    def norm(name: str) -> None:
+        norms.append(name)
+        shapes.update({f"{name}.{part}": (hidden,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    def block(name: str) -> None:
+        conv(f"{name}.block.1", hidden, hidden, 3, 3)
+        norm(f"{name}.block.2")
+        conv(f"{name}.block.4", hidden, hidden, 1, 1)
+        norm(f"{name}.block.5")
+
+    conv("encoder.0", hidden, channels, 4, 4)
+    norm("encoder.1")
+    conv("encoder.3", hidden, hidden, 4, 4)
+    for name in ("encoder.4", "encoder.5", "decoder.0", "decoder.1"):
+        block(name)
+    conv("decoder.3", hidden, hidden, 4, 4, outputs=hidden)
+    norm("decoder.4")
+    conv("decoder.6", hidden, channels, 4, 4, outputs=channels)
+    state = random_state(shapes)
+    for name in norms:
+        state[f"{name}.running_var"] = state[f"{name}.running_var"].abs() + 0.1
+        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    return state
+
+
+def ritheshkumar95_vq_vae_forward(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (N, h, w) and the reconstruction of signed images. Blocks rectify their input in place, skip and all."""
+
+    def conv(name: str, h: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+        return F.conv2d(h, state[f"{name}.weight"], state[f"{name}.bias"], stride=stride, padding=padding)
+
+    def double(name: str, h: Tensor) -> Tensor:
+        return F.conv_transpose2d(h, state[f"{name}.weight"], state[f"{name}.bias"], stride=2, padding=1)
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        gain, shift, mean, variance = (
+            state[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (h - mean) / (variance + 1e-5).sqrt() * gain + shift
+
+    def block(name: str, h: Tensor) -> Tensor:
+        h = h.relu()
+        inner = norm(f"{name}.block.2", conv(f"{name}.block.1", h, padding=1)).relu()
+        return h + norm(f"{name}.block.5", conv(f"{name}.block.4", inner))
+
+    h = conv("encoder.3", norm("encoder.1", conv("encoder.0", x, 2, 1)).relu(), 2, 1)
+    h = block("encoder.5", block("encoder.4", h))
+    vectors = state["codebook.embedding.weight"]
+    codes = (h[:, None] - vectors[None, :, :, None, None]).square().sum(2).argmin(1)
+    h = block("decoder.1", block("decoder.0", vectors[codes].permute(0, 3, 1, 2)))
+    h = norm("decoder.4", double("decoder.3", h.relu())).relu()
+    return codes, double("decoder.6", h).tanh()

@@ -192,6 +192,8 @@ def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:
             break
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(f"{path}: holds no dictionary of tensors (a state_dict)")
+    # How many batches a batch norm has seen, the one whole number in common checkpoints: nothing is computed with it.
+    loaded = {name: value for name, value in loaded.items() if not str(name).endswith(".num_batches_tracked")}
     if len(loaded) > MOST_TENSORS:
         raise CheckpointError(f"{path}: has {len(loaded)} tensors, more than {MOST_TENSORS}")
     for name, tensor in loaded.items():

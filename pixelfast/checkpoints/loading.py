@@ -33,8 +33,8 @@ def load(
     Arguments:
         path: a file written by `save`, or a safetensors, .npz or PyTorch file of a foreign layout. PyTorch files
             are read with weights_only=True and nothing else; loading never runs code.
-        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality" or "taimir"; recognised from the names and shapes when
-            left out.
+        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality", "ritheshkumar95" or "taimir"; recognised from the
+            names and shapes when left out.
         shape: (C, H, W), for foreign layouts, which do not record it.
         dilations: one per layer, for "uvadlc" files, which do not record them.
 

@@ -9,6 +9,7 @@ from typing import Any
 from pixelfast import checkpoints
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
+from pixelfast.models.joining import with_priors
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -16,6 +17,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("source", metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", metavar="DST", help="the .safetensors file to write")
     parser.add_argument("--layout", help="layout of SRC, where it is not recognised by itself")
+    parser.add_argument(
+        "--prior",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a prior of SRC's codes, to sample both as one model; of a VQ-VAE-2 the top one, then the bottom one",
+    )
     parser.set_defaults(run=run)
 
 
@@ -24,6 +32,8 @@ def run(args: argparse.Namespace) -> None:
     if target.suffix != ".safetensors":
         raise PixelfastError(f"{target}: pixelfast's checkpoints are .safetensors files; choose such a name")
     model: Any = checkpoints.load(args.source, layout=args.layout)
+    if args.prior:
+        model = with_priors(model, [checkpoints.load(path) for path in args.prior])
     checkpoints.save(model, target)
     count = sum(parameter.numel() for parameter in model.parameters())
     shape = "x".join(map(str, model.shape))

@@ -22,7 +22,7 @@ class VQVAEWithPrior(nn.Module):
     alone: the autoencoder is trained before, and frozen.
 
     Arguments: those of `VQVAE`, and
-        prior_hidden, prior_dilations, prior_kernel_size: of the prior, see `GatedPixelCNN`.
+        prior_hidden, prior_dilations, prior_kernel_size, prior_form: of the prior, see `GatedPixelCNN`.
         classes: number of classes; `condition` is then int64 labels (N,).
 
     Raises ShapeError for a bad shape or condition, PixelfastError for any other bad argument.
@@ -44,10 +44,12 @@ class VQVAEWithPrior(nn.Module):
         codebook: str = "ema",
         decay: float = 0.99,
         commitment: float = 0.25,
+        form: str = "plain",
         prior_hidden: int = 64,
         prior_dilations: Sequence[int] = (1, 1, 1, 1),
         prior_kernel_size: int = 3,
         classes: int | None = None,
+        prior_form: str = "plain",
     ) -> None:
         super().__init__()
         self.autoencoder = VQVAE(
@@ -62,6 +64,7 @@ class VQVAEWithPrior(nn.Module):
             codebook,
             decay,
             commitment,
+            form,
         ).requires_grad_(False)
         self.shape, self.levels = self.autoencoder.shape, self.autoencoder.levels
         self.prior = GatedPixelCNN(
@@ -72,6 +75,7 @@ class VQVAEWithPrior(nn.Module):
             kernel_size=checks.odd("prior_kernel_size", prior_kernel_size, 3, 63),
             classes=classes,
             input="levels",
+            form=prior_form,
         )
         self.config: dict[str, Any] = {
             **self.autoencoder.config,
@@ -79,6 +83,7 @@ class VQVAEWithPrior(nn.Module):
             "prior_dilations": list(prior_dilations),
             "prior_kernel_size": prior_kernel_size,
             "classes": classes,
+            "prior_form": prior_form,
         }
         self.train(self.training)
 

@@ -33,6 +33,12 @@ class CodeFigures:
     maps: dict[str, MapFigures]
 
 
+def code_maps(autoencoder: Any, x: Tensor) -> dict[str, Tensor]:
+    """The maps of codes int64 (N, 1, h, w) of network inputs x, by their names."""
+    codes = autoencoder.encode(x)
+    return {"codes": codes} if isinstance(codes, Tensor) else codes
+
+
 @torch.no_grad()
 def code_figures(
     model: Any,
@@ -55,8 +61,7 @@ def code_figures(
     error = 0.0
     for first in range(0, len(images), batch_size):
         part = images[first : first + batch_size]
-        codes = autoencoder.encode(network_input(autoencoder, part))
-        maps = {"codes": codes} if isinstance(codes, Tensor) else codes
+        maps = code_maps(autoencoder, network_input(autoencoder, part))
         for name, one in maps.items():
             counts[name] += torch.bincount(one.flatten(), minlength=len(counts[name]))
             places[name] = one[0].numel()
