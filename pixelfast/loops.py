@@ -24,6 +24,17 @@ def inside(made: set[int], group_of: dict[int, int], group: int, source: Source)
     return source.value in made and group_of.get(source.value) == group
 
 
+def looped(nodes: Sequence[Any]) -> set[int]:
+    """Values made by the nodes of loops: those from one that reads what is made only later up to the one that makes
+    it. All nodes between them count."""
+    place = {node.out: i for i, node in enumerate(nodes)}
+    found: set[int] = set()
+    for i, node in enumerate(nodes):
+        last = max((place.get(source.value, -1) for source in reads(node)), default=-1)
+        found |= {between.out for between in nodes[i : last + 1]}
+    return found
+
+
 def loops(groups: Sequence[Any], group_of: dict[int, int]) -> list[list[Any]]:
     """The kernels, in order, those that belong to one loop together."""
     last = list(range(len(groups)))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .ir import Attend, Contract, Graph, Source, Span, reads, spread
-from .loops import inside, is_loop, loops, merge, settle, waves
+from .loops import inside, is_loop, looped, loops, merge, settle, waves
 from .readiness import NEVER
 
 LATE_SHARE = 0.25
@@ -113,14 +113,17 @@ def _fuse(
 ) -> tuple[list[Group], dict[int, int]]:
     groups: list[Group] = []
     group_of: dict[int, int] = {}
+    in_loops = looped(nodes)
     for node in nodes:
         times = ready[node.out]
-        makers = (group_of.get(s.value, -1) for s in reads(node))
-        target = -1 if isinstance(node, (Contract, Attend)) else max(makers, default=-1)
-        if target >= 0 and not _may_join(
-            node, groups[target], group_of, graph, times, 0.0 if node.out in punctual else LATE_SHARE
-        ):
-            target = -1
+        makers = sorted({group_of.get(s.value, -1) for s in reads(node)} - {-1}, reverse=True)
+        if isinstance(node, (Contract, Attend)):
+            makers = []
+        elif node.out not in in_loops:
+            makers = makers[:1]  # an earlier kernel would run before the others have made what the node reads
+        share = 0.0 if node.out in punctual else LATE_SHARE
+        fitting = (m for m in makers if _may_join(node, groups[m], group_of, graph, times, share))
+        target = next(fitting, -1)
         if target < 0:
             target = len(groups)
             groups.append(Group(target, graph.values[node.out].sites, times.copy()))

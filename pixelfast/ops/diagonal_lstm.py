@@ -64,7 +64,7 @@ def diagonal_lstm(
     """
     _check(gates, weight)
     lines = skew(gates.flip(-1) if reverse else gates).transpose(-2, -1)
-    out = unskew(lstm(lines, weight, bias, hidden, cell, 1).transpose(-2, -1))
+    out = unskew(lstm(lines, weight, bias, hidden, cell, 1, gates.shape[-1]).transpose(-2, -1))
     return out.flip(-1) if reverse else out
 
 

@@ -24,7 +24,13 @@ GATES = 4
 
 
 def lstm(
-    gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor | None, cell: Tensor | None, before: int
+    gates: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    before: int,
+    width: int = 0,
 ) -> Tensor:
     """Checks and calls the operation.
 
@@ -33,6 +39,8 @@ def lstm(
         weight: (4 C, C, taps); tap j of position l reads position l + j - before of the line before, or zero.
         bias: (4 C,) or (1,), or None.
         hidden, cell: the line before the first, (C,) or (C, L), or None for zeros.
+        width: of the image, where the map is a skewed one: then nobody reads the result at positions l of steps
+            l + width and later, and sampling leaves them out. 0 for other maps.
 
     Returns:
         (N, C, T, L), in the dtype of the gates.
@@ -45,7 +53,7 @@ def lstm(
     if bias is not None:
         bias = bias.expand(GATES * features)
     hidden, cell = (None if t is None else _line(t, length) for t in (hidden, cell))
-    return torch.ops.pixelfast.lstm(gates, weight, bias, hidden, cell, before)[0]
+    return torch.ops.pixelfast.lstm(gates, weight, bias, hidden, cell, before, width)[0]
 
 
 def _line(state: Tensor, length: int) -> Tensor:
@@ -100,7 +108,8 @@ def _compute_type(dtype: torch.dtype) -> torch.dtype:
 # everybody who compiles a model here would wait for.
 torch.library.define(
     "pixelfast::lstm",
-    "(Tensor gates, Tensor weight, Tensor? bias, Tensor? hidden, Tensor? cell, int before) -> (Tensor, Tensor, Tensor)",
+    "(Tensor gates, Tensor weight, Tensor? bias, Tensor? hidden, Tensor? cell, int before, int width) "
+    "-> (Tensor, Tensor, Tensor)",
 )
 torch.library.define(
     "pixelfast::lstm_backward",
@@ -111,7 +120,13 @@ torch.library.define(
 
 @torch.library.impl("pixelfast::lstm", "default")
 def _lstm(
-    gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor | None, cell: Tensor | None, before: int
+    gates: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    before: int,
+    width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Also returns what the backward pass needs: gates (T, N, L, 4 C) after their functions, cells (T + 1, N, L, C)."""
     kind = _compute_type(gates.dtype)
@@ -145,7 +160,13 @@ def _lstm(
 
 @torch.library.register_fake("pixelfast::lstm")
 def _(
-    gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor | None, cell: Tensor | None, before: int
+    gates: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    before: int,
+    width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     images, channels, steps, length = gates.shape
     features = weight.shape[1]
@@ -212,7 +233,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, weight, bias, hidden, cell, ctx.before = inputs
+    _, weight, bias, hidden, cell, ctx.before, _ = inputs
     _, active, cells = output
     ctx.has = bias is not None, hidden is not None, cell is not None
     ctx.save_for_backward(active, cells, weight, hidden)
@@ -221,14 +242,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _differentiate(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if upstream is None:
-        return (None,) * 6
+        return (None,) * 7
     active, cells, weight, hidden = ctx.saved_tensors
     of_gates, of_weight, of_hidden, of_cell = torch.ops.pixelfast.lstm_backward(
         upstream, active, cells, weight, hidden, ctx.before
     )
     has_bias, has_hidden, has_cell = ctx.has
     of_bias = of_gates.sum((0, 2, 3)) if has_bias else None
-    return of_gates, of_weight, of_bias, of_hidden if has_hidden else None, of_cell if has_cell else None, None
+    return of_gates, of_weight, of_bias, of_hidden if has_hidden else None, of_cell if has_cell else None, None, None
 
 
 def _refuse(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:

@@ -17,12 +17,12 @@ from .common import Codes
 
 
 def _lstm(
-    builder: Any, call: Any, gates: Any, weight: Any, bias: Any, hidden: Any, cell: Any, before: int
+    builder: Any, call: Any, gates: Any, weight: Any, bias: Any, hidden: Any, cell: Any, before: int, width: int
 ) -> list[Codes | None]:
     """See `ops.recurrence`. Only the hidden states can be read, not what is kept for the backward pass."""
     if any(isinstance(a, Codes) for a in (weight, bias, hidden, cell)) or not isinstance(gates, Codes):
         raise NotImplementedError("a recurrence whose weights or first state depend on the image or the condition")
-    images = [_Lstm(builder, codes, weight, bias, hidden, cell, before).run() for codes in gates.array]
+    images = [_Lstm(builder, codes, weight, bias, hidden, cell, before, width).run() for codes in gates.array]
     return [Codes(np.stack(images), gates.dtype), None, None]
 
 
@@ -50,32 +50,43 @@ def rows_of(features: np.ndarray, total: int) -> np.ndarray:
 class _Lstm:
     """One image's recurrence over the lines of a map (T, L).
 
-    States that no pixel reaches, such as those in the padding of a skewed map, are constants: *known*. The sites of all
-    nodes are the other positions, line after line.
+    States that no pixel reaches, such as those in the padding of a skewed map before its pixels, are constants:
+    *known*. The sites of all nodes are the other positions, but for those behind the pixels of a skewed map, which
+    nobody reads. They are in the order of the gates' own sites, so that one kernel can compute both.
     """
 
     def __init__(
-        self, builder: Any, gates: np.ndarray, weight: Any, bias: Any, hidden: Any, cell: Any, before: int
+        self, builder: Any, gates: np.ndarray, weight: Any, bias: Any, hidden: Any, cell: Any, before: int, width: int
     ) -> None:
         self.builder = builder
         self.steps, self.length = gates.shape[1:]
         self.features = len(gates) // GATES
         self.gates = np.ascontiguousarray(gates).reshape(len(gates), -1)
+        self.sources = builder.space.sources(self.gates)
         self.weight = np.ascontiguousarray(weight.permute(2, 1, 0).numpy())  # (taps, C, 4 C)
         self.bias = None if bias is None else bias.numpy()
         self.before = before
         self.known = self._known()
         still = torch.zeros(1, *gates.shape, dtype=torch.float64)
-        states, _, cells = torch.ops.pixelfast.lstm(still, weight, bias, hidden, cell, before)
+        states, _, cells = torch.ops.pixelfast.lstm(still, weight, bias, hidden, cell, before, width)
         first = np.zeros((self.features, self.length)) if hidden is None else hidden.numpy()
         self.known_states = np.concatenate([first.T[None], states[0].permute(1, 2, 0).numpy()])
         self.known_cells = cells[:, 0].numpy()
         """(T + 1, L, C): line t is what step t reads. Right where it is known."""
-        self.positions = np.flatnonzero(~self.known[1:])
+        self.positions = self._in_order(np.flatnonzero(~self.known[1:]), width)
         self.sites = len(self.positions)
         self.site = np.full((self.steps + 1, self.length), -1, dtype=np.int32)
         """Site of each position, -1 where it is known; line 0 is the one before the first."""
         self.site[1:].flat[self.positions] = np.arange(self.sites)
+
+    def _in_order(self, positions: np.ndarray, width: int) -> np.ndarray:
+        """Those of the positions that somebody reads, as the sites of their gates go."""
+        line, column = np.divmod(positions, self.length)
+        positions = positions[line - column < width] if width else positions
+        if not len(positions):
+            return positions
+        _, source = self.sources[0]
+        return positions[np.argsort(source.sites[positions], kind="stable")]
 
     def _known(self) -> np.ndarray:
         """(T + 1, L): whether the state at a position is a constant."""
@@ -113,7 +124,7 @@ class _Lstm:
         """Features whose gates are ready at other times than those of others are a part of their own."""
         builder = self.builder
         ready = np.zeros(self.gates.shape, dtype=np.int32)
-        for columns, source in builder.space.sources(self.gates):
+        for columns, source in self.sources:
             ready[columns] = np.maximum(ready[columns], source_ready(source, builder.ready))
         of_feature = ready.reshape(GATES, self.features, -1).max(axis=0)
         kinds, which = np.unique(of_feature, axis=0, return_inverse=True)
