@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "measure.h"
 #include "ops_conv.h"
+#include "ops_gated_block.h"
 #include "ops_mixture_loss.h"
 #include "plan.h"
 
@@ -504,6 +505,90 @@ GateTask read_gate(const std::string& dtype, const std::string& activation, cons
     return task;
 }
 
+using Addresses = std::array<std::optional<uintptr_t>, kBlockWeights>;
+
+BlockTask read_block(const std::string& dtype, bool gates_v, const std::array<int64_t, 4>& sizes, int64_t reach,
+                     int64_t dilation) {
+    BlockTask task{};
+    task.type = float_type_of(dtype);
+    task.gates_v = gates_v;
+    std::tie(task.images, task.features, task.height, task.width) = std::tuple_cat(sizes);
+    task.reach = reach;
+    task.dilation = dilation;
+    task.threads = 1;
+    return task;
+}
+
+void read_block_inputs(BlockTask& task, const py::object& v, const py::object& v_condition, const py::object& h,
+                       const py::object& h_condition, const Addresses& weights, int64_t threads) {
+    task.v = read_tensor(v);
+    task.v_condition = read_tensor(v_condition);
+    task.h = read_tensor(h);
+    task.h_condition = read_tensor(h_condition);
+    for (size_t i = 0; i < weights.size(); ++i) task.weights[i] = read_address(weights[i]);
+    task.threads = threads;
+}
+
+void define_gated_blocks(py::module& module) {
+    module.def(
+        "gated_block",
+        [](const std::string& dtype, bool gates_v, const std::array<int64_t, 4>& sizes, int64_t reach, int64_t dilation,
+           const py::object& v, const py::object& v_condition, const py::object& h, const py::object& h_condition,
+           const Addresses& weights, int64_t threads, const Addresses& biases, const py::object& above,
+           const py::object& left, const py::object& out) {
+            BlockTask task = read_block(dtype, gates_v, sizes, reach, dilation);
+            read_block_inputs(task, v, v_condition, h, h_condition, weights, threads);
+            for (size_t i = 0; i < biases.size(); ++i) task.biases[i] = read_address(biases[i]);
+            task.above = read_tensor(above);
+            task.left = read_tensor(left);
+            task.out = read_tensor(out);
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            gated_block(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("gates_v"), py::arg("sizes"), py::arg("reach"), py::arg("dilation"),
+        py::arg("v"), py::arg("v_condition"), py::arg("h"), py::arg("h_condition"), py::arg("weights"),
+        py::arg("threads"), py::arg("biases"), py::arg("above"), py::arg("left"), py::arg("out"));
+    module.def(
+        "gated_block_gradient",
+        [](const std::string& dtype, bool gates_v, const std::array<int64_t, 4>& sizes, int64_t reach, int64_t dilation,
+           const py::object& v, const py::object& v_condition, const py::object& h, const py::object& h_condition,
+           const Addresses& weights, int64_t threads, const py::object& above, const py::object& left,
+           const py::object& above_gradient, const py::object& out_gradient, const py::object& v_gradient,
+           const py::object& h_gradient, const py::object& left_gradient, const Addresses& weight_gradients,
+           const Addresses& bias_gradients) {
+            BlockTask task = read_block(dtype, gates_v, sizes, reach, dilation);
+            read_block_inputs(task, v, v_condition, h, h_condition, weights, threads);
+            task.above = read_tensor(above);
+            task.left = read_tensor(left);
+            task.above_gradient = read_tensor(above_gradient);
+            task.out_gradient = read_tensor(out_gradient);
+            task.v_gradient = read_tensor(v_gradient);
+            task.h_gradient = read_tensor(h_gradient);
+            task.left_gradient = read_tensor(left_gradient);
+            for (size_t i = 0; i < kBlockWeights; ++i) {
+                task.weight_gradients[i] = read_address(weight_gradients[i]);
+                task.bias_gradients[i] = read_address(bias_gradients[i]);
+            }
+            const KernelTable& isa = select_isa("", Precision::float32);
+            const py::gil_scoped_release release;
+            gated_block_gradient(isa, task);
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("gates_v"), py::arg("sizes"), py::arg("reach"), py::arg("dilation"),
+        py::arg("v"), py::arg("v_condition"), py::arg("h"), py::arg("h_condition"), py::arg("weights"),
+        py::arg("threads"), py::arg("above"), py::arg("left"), py::arg("above_gradient"), py::arg("out_gradient"),
+        py::arg("v_gradient"), py::arg("h_gradient"), py::arg("left_gradient"), py::arg("weight_gradients"),
+        py::arg("bias_gradients"));
+    module.def(
+        "gated_block_scratch_bytes",
+        [](const std::string& dtype, bool gates_v, const std::array<int64_t, 4>& sizes, int64_t reach,
+           int64_t dilation) {
+            return gated_block_scratch_bytes(select_isa("", Precision::float32),
+                                             read_block(dtype, gates_v, sizes, reach, dilation));
+        },
+        py::kw_only(), py::arg("dtype"), py::arg("gates_v"), py::arg("sizes"), py::arg("reach"), py::arg("dilation"));
+}
+
 // What binds a task's own arguments, in the order of read_conv and read_gate.
 void define_convolutions(py::module& module) {
     module.def(
@@ -643,4 +728,5 @@ PYBIND11_MODULE(_C, module) {
                py::arg("mixtures"), py::arg("levels"), py::arg("params"), py::arg("x"), py::arg("nats_gradient"),
                py::arg("gradient"), py::arg("threads"));
     define_convolutions(module);
+    define_gated_blocks(module);
 }

@@ -12,7 +12,14 @@
 #include "philox_vectors.h"
 #include "gumbel.h"
 #include "ops_planes.h"
+#include "ops_numbers.h"
+#include "ops_activations.h"
+#include "ops_products.h"
+#include "ops_conv_planes.h"
 #include "ops_conv_impl.h"
+#include "ops_gate_impl.h"
+#include "ops_gated_block_impl.h"
+#include "ops_conv_table.h"
 #include "ops_mixture_loss_impl.h"
 
 static const ElementwiseFunction kElementwise[] = {

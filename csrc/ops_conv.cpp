@@ -2,13 +2,11 @@
 #include "ops_conv.h"
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 
 #include "kernels.h"
-#include "memory.h"
 #include "ops_conv_layout.h"
-#include "parallel.h"
+#include "ops_work.h"
 
 namespace pixelfast {
 
@@ -19,7 +17,6 @@ constexpr int64_t kMostSums = int64_t{1} << 22;   // numbers that the chunks' su
 constexpr int64_t kGroupPositions = 768;         // small images go side by side up to about this many positions
 constexpr int64_t kFewestPositions = 256;        // that a chunk should have
 constexpr int64_t kPageBytes = 4096;
-constexpr int64_t kHugePage = int64_t{1} << 21;
 
 int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -44,54 +41,21 @@ void check(const ConvTask& task) {
         throw std::invalid_argument("a convolution has sizes that make no sense");
 }
 
-enum class Use { work, weights, sums };
-
-// Memory for the calling thread, kept from call to call: fresh pages cost more than the work on small images.
-template <Use use>
-char* kept_memory(int64_t bytes) {
-    thread_local Storage<char> memory;
-    thread_local int64_t size = 0;
-    if (size < bytes) {
-        memory.reset();
-        size = 0;
-        memory = allocate<char>(round_up(bytes, kHugePage));
-        size = round_up(bytes, kHugePage);
-    }
-    return memory.get();
-}
-
-// One call of work(item) for each item, on several threads; each item's result is its own.
-template <class Work>
-void for_each(int64_t items, int64_t threads, const Work& work) {
-    std::atomic<int64_t> next{0};
-    const int wanted = static_cast<int>(std::max<int64_t>(1, std::min(items, threads)));
-    parallel(wanted, [](int) {}, [&](int) {
-        for (int64_t item = next++; item < items; item = next++) work(item);
-    });
-}
-
 }  // namespace
 
-ConvLayout conv_layout(const ConvTask& task, const ConvTiles& tiles) {
-    ConvLayout out;
-    out.features = features_of(task.activation, task.channels);
-    const int64_t right = (task.kernel_columns - 1) * task.column_dilation - task.left;
-    const int64_t below = (task.kernel_rows - 1) * task.row_dilation - task.top;
-    const int64_t columns = std::max<int64_t>({0, task.left, right});
-    const int64_t rows = std::max<int64_t>({0, task.top, below});
-    out.pitch = task.width + columns;
-    out.image_pitch = (task.height + rows) * out.pitch;
-    out.image_positions = task.height * out.pitch;
-    for (int64_t i = 0; i < task.kernel_rows; ++i)
-        for (int64_t j = 0; j < task.kernel_columns; ++j)
-            out.offsets.push_back((i * task.row_dilation - task.top) * out.pitch + j * task.column_dilation - task.left);
-    for (const int64_t offset : out.offsets) out.back_offsets.push_back(-offset);
+PlaneLayout plane_layout(int64_t images, int64_t height, int64_t width, int64_t rows, int64_t columns, int64_t weights,
+                         const ConvTiles& tiles) {
+    PlaneLayout out;
+    out.height = height;
+    out.width = width;
+    out.pitch = width + columns;
+    out.image_pitch = (height + rows) * out.pitch;
+    out.image_positions = height * out.pitch;
     out.margin = round_up(rows * out.pitch + columns, tiles.lanes);
-    out.pixels = round_up(task.height * task.width, tiles.lanes);
-    const int64_t weights = task.outputs * out.features * static_cast<int64_t>(out.offsets.size());
-    const int64_t chunks = std::max<int64_t>(1, std::min({task.images, kMostChunks, kMostSums / weights}));
-    out.chunk_images = std::max({int64_t{1}, ceiling(task.images, chunks), kFewestPositions / out.image_positions});
-    out.chunks = ceiling(task.images, out.chunk_images);
+    out.pixels = round_up(height * width, tiles.lanes);
+    const int64_t chunks = std::max<int64_t>(1, std::min({images, kMostChunks, kMostSums / weights}));
+    out.chunk_images = std::max({int64_t{1}, ceiling(images, chunks), kFewestPositions / out.image_positions});
+    out.chunks = ceiling(images, out.chunk_images);
     out.group = std::max<int64_t>(1, std::min(out.chunk_images, kGroupPositions / out.image_pitch));
     out.plane = 2 * out.margin + round_up(out.positions(out.group), tiles.positions);
     // Planes a page apart would fall into the same few lines of the cache.
@@ -99,23 +63,47 @@ ConvLayout conv_layout(const ConvTask& task, const ConvTiles& tiles) {
     return out;
 }
 
+Taps taps_of(int64_t rows, int64_t columns, int64_t top, int64_t left, int64_t row_dilation, int64_t column_dilation,
+             int64_t pitch) {
+    Taps out;
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j)
+            out.offsets.push_back((i * row_dilation - top) * pitch + j * column_dilation - left);
+    for (const int64_t offset : out.offsets) out.back_offsets.push_back(-offset);
+    return out;
+}
+
+ConvLayout conv_layout(const ConvTask& task, const ConvTiles& tiles) {
+    const int64_t features = features_of(task.activation, task.channels);
+    const int64_t right = (task.kernel_columns - 1) * task.column_dilation - task.left;
+    const int64_t below = (task.kernel_rows - 1) * task.row_dilation - task.top;
+    const int64_t rows = std::max<int64_t>({0, task.top, below}), columns = std::max<int64_t>({0, task.left, right});
+    const int64_t weights = task.outputs * features * task.kernel_rows * task.kernel_columns;
+    const PlaneLayout planes = plane_layout(task.images, task.height, task.width, rows, columns, weights, tiles);
+    return {planes,
+            taps_of(task.kernel_rows, task.kernel_columns, task.top, task.left, task.row_dilation,
+                    task.column_dilation, planes.pitch),
+            features};
+}
+
 int64_t conv_scratch(const ConvTask& task, const ConvLayout& layout, const ConvTiles& tiles, bool gradient) {
-    int64_t planes = layout.features + tiles.rows;
+    int64_t planes = layout.features + tiles.rows, linear = 8;
     if (gradient) planes += task.outputs + round_up(layout.features, tiles.rows);
-    return planes * layout.plane + 8 * layout.pixels;
+    if (gradient && 2 * layout.features == task.channels) linear += layout.planes.group * task.channels;  // of gates
+    return planes * layout.planes.plane + linear * layout.planes.pixels;
 }
 
 void conv(const KernelTable& isa, const ConvTask& task) {
     check(task);
     const ConvKernels& kernels = kernels_for(isa, task.type);
     const ConvLayout layout = conv_layout(task, kernels.tiles);
-    const int64_t taps = static_cast<int64_t>(layout.offsets.size());
+    const int64_t taps = layout.taps.count();
     char* packed =
-        kept_memory<Use::weights>(kernels.number_bytes * kernels.packed_size(task.outputs, layout.features, taps));
+        kept_memory<Use::weights>(kernels.number_bytes * kernels.packed_weights(task.outputs, layout.features, taps));
     kernels.pack(task, layout, false, packed);
-    const int64_t workers = std::min(task.threads, layout.chunks);
+    const int64_t workers = std::min(task.threads, layout.planes.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, false), 64);
-    for_each(layout.chunks, workers, [&](int64_t chunk) {
+    for_each(layout.planes.chunks, workers, [&](int64_t chunk) {
         kernels.forward(task, layout, packed, chunk, kept_memory<Use::work>(bytes));
     });
 }
@@ -124,18 +112,18 @@ void conv_gradient(const KernelTable& isa, const ConvTask& task) {
     check(task);
     const ConvKernels& kernels = kernels_for(isa, task.type);
     const ConvLayout layout = conv_layout(task, kernels.tiles);
-    const int64_t taps = static_cast<int64_t>(layout.offsets.size());
+    const int64_t taps = layout.taps.count();
     char* packed = nullptr;
     if (task.x_gradient.data != nullptr) {
         packed = kept_memory<Use::weights>(kernels.number_bytes *
-                                           kernels.packed_size(layout.features, task.outputs, taps));
+                                           kernels.packed_weights(layout.features, task.outputs, taps));
         kernels.pack(task, layout, true, packed);
     }
-    const int64_t workers = std::min(task.threads, layout.chunks);
+    const int64_t workers = std::min(task.threads, layout.planes.chunks);
     const int64_t bytes = round_up(kernels.number_bytes * conv_scratch(task, layout, kernels.tiles, true), 64);
-    const int64_t sum_bytes = kernels.number_bytes * kernels.sums(task.outputs, layout.features, taps);
-    char* sums = kept_memory<Use::sums>(std::max<int64_t>(1, layout.chunks) * sum_bytes);
-    for_each(layout.chunks, workers, [&](int64_t chunk) {
+    const int64_t sum_bytes = kernels.number_bytes * (kernels.weight_sums(task.outputs, layout.features, taps) + task.outputs);
+    char* sums = kept_memory<Use::sums>(std::max<int64_t>(1, layout.planes.chunks) * sum_bytes);
+    for_each(layout.planes.chunks, workers, [&](int64_t chunk) {
         kernels.backward(task, layout, packed, chunk, kept_memory<Use::work>(bytes), sums + chunk * sum_bytes);
     });
     kernels.finish(task, layout, sums);

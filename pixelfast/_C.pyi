@@ -206,3 +206,57 @@ def mixture_loss_gradient(
     threads: int,
 ) -> None:
     """Writes the gradient with respect to `params`, of their dtype, given that with respect to `nats`."""
+
+# Gated blocks; see csrc/ops_gated_block.h. Weights and biases in the order vertical, horizontal, link, mix.
+
+_Addresses = tuple[int | None, ...]
+
+def gated_block(
+    *,
+    dtype: str,
+    gates_v: bool,
+    sizes: tuple[int, int, int, int],
+    reach: int,
+    dilation: int,
+    v: _Tensor,
+    v_condition: _Tensor,
+    h: _Tensor,
+    h_condition: _Tensor,
+    weights: _Addresses,
+    threads: int,
+    biases: _Addresses,
+    above: _Tensor,
+    left: _Tensor,
+    out: _Tensor,
+) -> None:
+    """above, left, out <- the block of v and h; sizes: those of h."""
+
+def gated_block_gradient(
+    *,
+    dtype: str,
+    gates_v: bool,
+    sizes: tuple[int, int, int, int],
+    reach: int,
+    dilation: int,
+    v: _Tensor,
+    v_condition: _Tensor,
+    h: _Tensor,
+    h_condition: _Tensor,
+    weights: _Addresses,
+    threads: int,
+    above: _Tensor,
+    left: _Tensor,
+    above_gradient: _Tensor,
+    out_gradient: _Tensor,
+    v_gradient: _Tensor,
+    h_gradient: _Tensor,
+    left_gradient: _Tensor,
+    weight_gradients: _Addresses,
+    bias_gradients: _Addresses,
+) -> None:
+    """The gradients that are asked for, from those of above (None where it is zero) and out."""
+
+def gated_block_scratch_bytes(
+    *, dtype: str, gates_v: bool, sizes: tuple[int, int, int, int], reach: int, dilation: int
+) -> int:
+    """Bytes that each thread works in."""

@@ -142,6 +142,18 @@ class TestDependencies:
         assert plain - found[4][0] == 2 * found[4][1] + 2 * 2 * 6 * 16
 
 
+    def test_memory_of_keys_and_values(self) -> None:
+        """One slot per position, of keys and of values, however high the image: nothing of them is overwritten."""
+        for height in (4, 8):
+            sampler = compiled(build(Masked(upto, kind="A")), (1, height, 5), backend="cpu")
+            sampler.sample(1)
+            kept = height * 5 * (4 + 6) * 4
+            assert sampler.program.attended_bytes_per_image() == kept
+            assert sampler.stats is not None and sampler.stats.attended_bytes_per_image == kept
+            assert f"{kept / 1e6:.2f} MB of them keys and values" in sampler.describe()
+        assert "keys and values" not in compiled(MaskedConv("A", 1, LEVELS)).describe()
+
+
 class TestResults:
     def test_a_large_image(self) -> None:
         """Far more positions than a reduction is unrolled over, and several blocks of pairs."""

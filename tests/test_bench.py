@@ -22,17 +22,7 @@ from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling,
 from pixelfast.cli import bench
 from pixelfast.cli.main import main
 from pixelfast.errors import BackendError, PixelfastError, ShapeError
-from pixelfast.models import (
-    VQVAE,
-    VQVAE2,
-    ConditionalPixelSNAIL,
-    GatedPixelCNN,
-    PixelCNNPlusPlus,
-    PixelSNAIL,
-    VQVAE2WithPriors,
-    VQVAEWithPrior,
-    registry,
-)
+from pixelfast.models import VQVAE, VQVAE2, GatedPixelCNN, PixelCNNPlusPlus, VQVAE2WithPriors, registry
 from pixelfast.problem import Problem, make_problem
 
 RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
@@ -216,9 +206,8 @@ class TestEngines:
 
 
 def test_every_class_has_a_standard_configuration() -> None:
-    # Of the others, VQ-VAEs are not sampled pixel by pixel, and PixelSNAILs take minutes to compile.
-    others = {VQVAE, VQVAE2, VQVAEWithPrior, VQVAE2WithPriors, PixelSNAIL, ConditionalPixelSNAIL}
-    assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values()) - others
+    others = {VQVAE, VQVAE2}  # they do not sample
+    assert {registry.MODELS[one.model] for one in standard.MODELS.values()} == set(registry.MODELS.values()) - others
     with pytest.raises(PixelfastError, match="pixelcnnpp"):
         standard.create("x")
 
@@ -471,7 +460,8 @@ class TestCommand:
             assert status == 1 and f"have no {option[0]}: leave it out" in err
 
     def test_standard_configuration(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(standard.MODELS, "small", ("a small network", lambda: tiny((1, 3, 3))))
+        small = standard.Standard("a small network", "gated_pixelcnn", tiny((1, 3, 3)).config)
+        monkeypatch.setitem(standard.MODELS, "small", small)
         status, out, _ = run("small", "--batch-sizes", "1", "--repeats", "1")
         assert status == 0 and "model    small" in out
         assert "small: a small network" in run("--help")[1]
@@ -486,7 +476,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(gated-pixelcnn, pixelcnn, pixelcnnpp)"),
+            (["x"], 1, "(conditional-pixelsnail, gated-pixelcnn, "),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],

@@ -1,4 +1,4 @@
-"""Reading named tensors from a file: safetensors, or a PyTorch file through its restricted unpickler.
+"""Reading named tensors from a file: safetensors, NumPy's .npz, or a PyTorch file through its restricted unpickler.
 
 Nothing read here can run code, and no tensor may claim more bytes than its file has.
 """
@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from pixelfast.errors import CheckpointError
+from pixelfast.errors import CheckpointError, PixelfastError
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+NUMPY_DTYPES = ("float64", "float32", "float16")
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02"
 MOST_TENSORS = 1 << 16
@@ -40,7 +42,7 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """The tensors of a safetensors or PyTorch file, told apart by their first bytes.
+    """The tensors of a safetensors, .npz or PyTorch file, told apart by their first bytes and what a zip archive holds.
 
     Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
     """
@@ -52,13 +54,15 @@ def read(path: Path) -> Contents:
         raise CheckpointError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
-    if start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
+    if start.startswith(ZIP_MAGIC) and _holds_arrays(path):
+        contents = Contents(_read_npz(path), {})
+    elif start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
         contents = _read_torch(path, size)
     elif start[8:] == b"{":
         contents = _read_safetensors(path)
     else:
         raise CheckpointError(
-            f"{path}: neither a safetensors nor a PyTorch checkpoint; save the model with pixelfast.save"
+            f"{path}: neither a safetensors nor a PyTorch nor an .npz file; save the model with pixelfast.save"
         )
     check_values(path, contents.tensors)
     return contents
@@ -96,6 +100,37 @@ def _read_safetensors(path: Path) -> Contents:
             return Contents(tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{path}: damaged safetensors file: {brief(error)}") from None
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether all members of a zip archive are NumPy arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    # Here, because importing pixelfast does not load the data sets and the library of pictures.
+    from pixelfast.data.named_arrays import NpzFile
+
+    try:
+        arrays = NpzFile(path)
+        if len(arrays.headers) > MOST_TENSORS:
+            raise CheckpointError(f"{path}: has {len(arrays.headers)} arrays, more than {MOST_TENSORS}")
+        tensors = {}
+        for name, header in arrays.headers.items():
+            if header.dtype.newbyteorder("=").name not in NUMPY_DTYPES:
+                accepted = ", ".join(NUMPY_DTYPES)
+                raise CheckpointError(f"{path}: {brief(name)} is {brief(header.dtype)}; accepted are {accepted}")
+            tensors[name] = torch.from_numpy(np.array(arrays.array(name), dtype=header.dtype.newbyteorder("=")))
+        return tensors
+    except CheckpointError:
+        raise
+    except (PixelfastError, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: damaged .npz file: {brief(error)}") from None
 
 
 def _read_torch(path: Path, size: int) -> Contents:

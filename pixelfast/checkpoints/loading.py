@@ -31,9 +31,9 @@ def load(
     """The model in a checkpoint, in eval mode on the CPU, in the dtype of the file.
 
     Arguments:
-        path: a file written by `save`, or a safetensors or PyTorch file of a foreign layout. PyTorch files
+        path: a file written by `save`, or a safetensors, .npz or PyTorch file of a foreign layout. PyTorch files
             are read with weights_only=True and nothing else; loading never runs code.
-        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality" or "ritheshkumar95"; recognised from the
+        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality", "ritheshkumar95" or "taimir"; recognised from the
             names and shapes when left out.
         shape: (C, H, W), for foreign layouts, which do not record it.
         dilations: one per layer, for "uvadlc" files, which do not record them.

@@ -17,7 +17,7 @@ from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import check_pixels, load_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import CheckpointError, PixelfastError
-from pixelfast.limit import fewest_weight_bytes
+from pixelfast.limit import fewest_attended_bytes, fewest_weight_bytes
 from pixelfast.machine import Machine
 from pixelfast.problem import Problem, make_problem
 from pixelfast.sampler import Sampler
@@ -119,6 +119,7 @@ class Subject:
     problem: Problem
     flops: float
     weights_read: int
+    attended_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -157,7 +158,14 @@ def run(args: argparse.Namespace) -> None:
         if picture:
             subject = found.subject
             plots.write_plot(
-                picture, args.model, found.rows, found.by_size, subject.flops, subject.weights_read, found.machine
+                picture,
+                args.model,
+                found.rows,
+                found.by_size,
+                subject.flops,
+                subject.weights_read,
+                found.machine,
+                subject.attended_bytes,
             )
         if report:
             report.write(json.dumps(as_json(found), indent=2).encode() + b"\n")
@@ -197,7 +205,8 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     problem = make_problem(model, None, None, None, None, None)
     analysis = analyse(problem)
     weights_read = fewest_weight_bytes(analysis.graph, analysis.ready, itemsize=1)
-    subject = Subject(name, model, problem, samplers[0].program.flops, weights_read)
+    attended_bytes = fewest_attended_bytes(analysis.graph, analysis.ready)
+    subject = Subject(name, model, problem, samplers[0].program.flops, weights_read, attended_bytes)
     print_subject(subject, samplers, refusals)
 
     before, load = machines.measure(), quiet.load()
@@ -217,7 +226,7 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     ]
     after, loads, own_spread = machines.measure(), (load, quiet.load()), quiet.own_spread(args.repeats)
     machine = before.best(after)
-    rows = [sampling.measurement(*timed, weights_read, machine) for timed in times]
+    rows = [sampling.measurement(*timed, weights_read, machine, attended_bytes) for timed in times]
     profiles = [
         found
         for batch in args.batch_sizes
@@ -230,9 +239,11 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
 
 
 def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engines.Refusal]) -> None:
+    attended = subject.attended_bytes / 4e6
     print(
         f"model    {subject.name}, {subject.parameters / 1e6:.2f} M parameters, {subject.flops / 1e9:.2f} GFLOP "
-        f"per image, at least {subject.weights_read / 1e6:.0f} M weights read"
+        f"per image, at least {subject.weights_read / 1e6:.0f} M weights"
+        + (f" and {attended:.0f} M keys and values read" if attended else " read")
     )
     for sampler in samplers:
         print(f"engine   {engines.label(sampler)}, compiled in {sampler.compile_seconds:.1f} s")
@@ -273,6 +284,7 @@ def as_json(found: Figures) -> dict[str, Any]:
             "parameters": subject.parameters,
             "flops_per_image": subject.flops,
             "fewest_weights_read": subject.weights_read,
+            "fewest_attended_bytes": subject.attended_bytes,
             "engines": [_engine(sampler) for sampler in found.samplers],
             "not_run": [asdict(refusal) for refusal in found.refusals],
         },
@@ -299,5 +311,5 @@ def _models() -> str:
     """The names there are, for --help."""
     lines = ["models:"]
     lines += [f"  {name}: shipped" for name in shipped.names()]
-    lines += [f"  {name}: {what}, random weights" for name, (what, _) in standard.MODELS.items()]
+    lines += [f"  {name}: {one.description}, random weights" for name, one in standard.MODELS.items()]
     return "\n".join(lines)

@@ -70,12 +70,6 @@ class VerticalConv(nn.Conv2d):
         padded = F.pad(x, (reach, reach, reach, 0))
         return F.conv2d(padded, self.weight, self.bias, dilation=self.dilation)[:, :, :height]
 
-    def after_gate(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """The layer applied to the gate of x + condition, as one operation for training."""
-        return ops.gated_conv(
-            x, self.weight, self.bias, condition=condition, padding=self.shift, dilation=self.dilation[0]
-        )
-
 
 class HorizontalConv(nn.Conv2d):
     """What lies to the left in the row: columns x - k//2 .. x - 1, and x itself when `include_pixel`.
@@ -131,10 +125,6 @@ class MaskedConv1x1(nn.Conv2d):
         if fused(self):
             return ops.masked_conv(x, self.weight, self.bias, mask=self.mask)
         return F.conv2d(x, masked(self.weight, self.mask), self.bias)
-
-    def after_gate(self, x: Tensor, condition: Tensor | None, added: Tensor) -> Tensor:
-        """added + the layer applied to the gate of x + condition, as one operation for training."""
-        return ops.gated_conv(x, self.weight, self.bias, condition=condition, mask=self.mask, added=added)
 
 
 class MaskedConv2d(nn.Conv2d):

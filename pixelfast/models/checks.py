@@ -51,6 +51,13 @@ def positive(name: str, value: object) -> float:
     return float(value)
 
 
+def number(name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise PixelfastError(f"{name} must be a number from {low:g} to {high:g}, not {_short(value)}")
+    return float(value)
+
+
 def choice(name: str, value: object, accepted: Sequence[str]) -> str:
     """`value` when it is one of the accepted words."""
     if not isinstance(value, str) or value not in accepted:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelfast import ops
 from pixelfast.errors import PixelfastError
 from pixelfast.likelihoods import Categorical
 from pixelfast.models import checks
-from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask
+from pixelfast.models.causal_conv import HorizontalConv, MaskedConv1x1, VerticalConv, channel_mask, masked
 from pixelfast.models.conditioning import ConditionKind, project
 from pixelfast.models.fused import fused
 
@@ -70,11 +71,21 @@ class GatedBlock(nn.Module):
         return gate(above), self.mix(gate(left)) + h
 
     def _fused_forward(self, v: Tensor | Ungated, h: Tensor, condition: Tensor | None) -> tuple[Ungated, Tensor]:
-        """The same from fused operations, which keep h and what the convolutions before the gates return."""
-        above = self.vertical.after_gate(v.features, v.condition) if isinstance(v, Ungated) else self.vertical(v)
-        left = self.horizontal(h, self.link(above))
+        """The same as one operation for training."""
+        features, v_condition = v if isinstance(v, Ungated) else (v, None)
         vertical, horizontal = self._conditions(condition)
-        return Ungated(above, vertical), self.mix.after_gate(left, horizontal, h)
+        side, mix = (masked(layer.weight, layer.mask) for layer in (self.horizontal, self.mix))
+        biases = [layer.bias for layer in (self.vertical, self.horizontal, self.link, self.mix)]
+        above, h = ops.gated_block(
+            features,
+            h,
+            [self.vertical.weight, side, self.link.weight, mix],
+            [bias for bias in biases if bias is not None],
+            v_condition=v_condition,
+            h_condition=horizontal,
+            dilation=self.vertical.dilation[0],
+        )
+        return Ungated(above, vertical), h
 
     def _conditions(self, condition: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """What is added before the vertical and the horizontal gate."""

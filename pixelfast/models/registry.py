@@ -9,9 +9,13 @@ from torch import nn
 from pixelfast.errors import PixelfastError
 from pixelfast.models.conditional_pixel_snail import ConditionalPixelSNAIL
 from pixelfast.models.gated_pixelcnn import GatedPixelCNN
+from pixelfast.models.hierarchical_pixel_vae import HierarchicalPixelVAE
 from pixelfast.models.pixel_cnn import PixelCNN
+from pixelfast.models.pixel_rnn import PixelRNN
 from pixelfast.models.pixel_snail import PixelSNAIL
+from pixelfast.models.pixel_vae import PixelVAE
 from pixelfast.models.pixelcnn_plus_plus import PixelCNNPlusPlus
+from pixelfast.models.vae import VAE
 from pixelfast.models.vq_vae import VQVAE
 from pixelfast.models.vq_vae_2 import VQVAE2
 from pixelfast.models.vq_vae_2_prior import VQVAE2WithPriors
@@ -21,8 +25,12 @@ MODELS: dict[str, type[nn.Module]] = {
     "gated_pixelcnn": GatedPixelCNN,
     "pixel_cnn": PixelCNN,
     "pixelcnn_plus_plus": PixelCNNPlusPlus,
+    "pixel_rnn": PixelRNN,
     "pixel_snail": PixelSNAIL,
     "conditional_pixel_snail": ConditionalPixelSNAIL,
+    "vae": VAE,
+    "pixel_vae": PixelVAE,
+    "hierarchical_pixel_vae": HierarchicalPixelVAE,
     "vq_vae": VQVAE,
     "vq_vae_with_prior": VQVAEWithPrior,
     "vq_vae_2": VQVAE2,

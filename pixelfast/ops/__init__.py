@@ -5,6 +5,7 @@ from __future__ import annotations
 from .concat_elu import concat_elu_conv, concat_elu_conv_reference
 from .diagonal_lstm import diagonal_lstm, diagonal_lstm_reference
 from .gated import gated, gated_conv, gated_conv_reference, gated_reference
+from .gated_block import gated_block, gated_block_reference
 from .masked_conv import masked_conv, masked_conv_reference
 from .mixture_loss import mixture_nll
 from .mixture_loss_reference import mixture_nll_reference
@@ -18,6 +19,8 @@ __all__ = [
     "diagonal_lstm",
     "diagonal_lstm_reference",
     "gated",
+    "gated_block",
+    "gated_block_reference",
     "gated_conv",
     "gated_conv_reference",
     "gated_reference",

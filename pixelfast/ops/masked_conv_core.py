@@ -41,8 +41,8 @@ def activated_conv(
 ) -> Tensor:
     """Casts as autocast asks, checks and calls the operation. The arguments are those of the public functions."""
     if autocasts(x):
-        x, weight = _cast(x), _cast(weight)
-        bias, condition, added = (None if tensor is None else _cast(tensor) for tensor in (bias, condition, added))
+        x, weight = cast(x), cast(weight)
+        bias, condition, added = (None if tensor is None else cast(tensor) for tensor in (bias, condition, added))
     _check(x, weight, bias, condition, added, kind, padding, dilation)
     return torch.ops.pixelfast.activated_conv(
         x, weight, bias, condition, added, seed, kind, list(padding), [dilation, dilation], dropout
@@ -67,7 +67,7 @@ def masked_weight(weight: Tensor, mask: Tensor | None) -> Tensor:
     return weight * mask
 
 
-def _cast(tensor: Tensor) -> Tensor:
+def cast(tensor: Tensor) -> Tensor:
     """As autocast does before torch's own convolution: float64 stays."""
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
@@ -134,7 +134,7 @@ def check_condition(x: Tensor, condition: Tensor | None) -> None:
     if condition is None:
         return
     fits = condition.ndim == 4 and condition.shape[1] == x.shape[1]
-    if not fits or any(c not in (1, s) for c, s in zip(condition.shape, x.shape, strict=True)):
+    if not fits or any(c != 1 and c != s for c, s in zip(condition.shape, x.shape, strict=True)):
         raise ShapeError(
             f"the condition has shape {tuple(condition.shape)}; it must be broadcastable to x's, {tuple(x.shape)}, "
             "with all its channels"

@@ -21,7 +21,8 @@ LARGEST_SCRATCH = 32 << 20
 """Bytes that a thread may work in; where more are needed torch's convolution is used."""
 
 
-def _memory(tensor: Tensor | None) -> tuple[int, tuple[int, ...]] | None:
+def memory(tensor: Tensor | None) -> tuple[int, tuple[int, ...]] | None:
+    """Address and strides, as `_C` takes them."""
     return None if tensor is None else (tensor.data_ptr(), tensor.stride())
 
 
@@ -40,8 +41,8 @@ def _task(x: Tensor, weight: Tensor, condition: Tensor | None, seed: Tensor | No
     noise = None if seed is None else (dropout_threshold(dropout), 1 / (1 - dropout), int(seed) % 2**64)
     return {
         "dropout": noise,
-        "x": _memory(x),
-        "condition": None if condition is None else _memory(condition.expand_as(x)),
+        "x": memory(x),
+        "condition": None if condition is None else memory(condition.expand_as(x)),
         "weight": weight.data_ptr(),
         "threads": torch.get_num_threads(),
     }
@@ -70,8 +71,8 @@ def conv(
         **sizes,
         **_task(x, weight, condition, seed, dropout),
         bias=None if bias is None else bias.data_ptr(),
-        added=_memory(added),
-        out=_memory(out),
+        added=memory(added),
+        out=memory(out),
     )
     return out
 
@@ -101,8 +102,8 @@ def conv_backward(
     _C.conv_gradient(
         **sizes,
         **_task(x, weight, condition, seed, dropout),
-        out_gradient=_memory(upstream),
-        x_gradient=_memory(x_gradient) if needs[0] else None,
+        out_gradient=memory(upstream),
+        x_gradient=memory(x_gradient) if needs[0] else None,
         weight_gradient=weight_gradient.data_ptr() if needs[1] else None,
         bias_gradient=bias_gradient.data_ptr() if needs[2] else None,
     )
@@ -114,8 +115,8 @@ def gate(x: Tensor, condition: Tensor | None, residual: Tensor | None, kind: str
     out = empty_result(x, x.shape[1] // 2)
     _C.gate(
         **_gate(x, condition, kind),
-        residual=_memory(residual),
-        out=_memory(out),
+        residual=memory(residual),
+        out=memory(out),
     )
     return out
 
@@ -123,7 +124,7 @@ def gate(x: Tensor, condition: Tensor | None, residual: Tensor | None, kind: str
 def gate_backward(upstream: Tensor, x: Tensor, condition: Tensor | None, kind: str) -> Tensor:
     """See `gated`."""
     x_gradient = torch.empty_like(x)
-    _C.gate_gradient(**_gate(x, condition, kind), out_gradient=_memory(upstream), x_gradient=_memory(x_gradient))
+    _C.gate_gradient(**_gate(x, condition, kind), out_gradient=memory(upstream), x_gradient=memory(x_gradient))
     return x_gradient
 
 
@@ -132,7 +133,7 @@ def _gate(x: Tensor, condition: Tensor | None, kind: str) -> dict[str, Any]:
         "dtype": str(x.dtype).removeprefix("torch."),
         "activation": kind,
         "sizes": (x.shape[0], x.shape[1] // 2, x.shape[2], x.shape[3]),
-        "x": _memory(x),
-        "condition": None if condition is None else _memory(condition.expand_as(x)),
+        "x": memory(x),
+        "condition": None if condition is None else memory(condition.expand_as(x)),
         "threads": torch.get_num_threads(),
     }
