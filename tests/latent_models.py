@@ -16,13 +16,13 @@ PIXELS: dict[str, Any] = {"features": 4, "pixel_hidden": 6}
 CASES: dict[str, Callable[[], nn.Module]] = {
     "vae": lambda: VAE((1, 8, 12), **SMALL),
     "vae, mlp, colour": lambda: VAE((3, 5, 7), "mixture", 256, 2, network="mlp", blocks=2, **SMALL),
-    "pixel vae": lambda: PixelVAE((1, 8, 12), layers=2, **SMALL, **PIXELS),
+    "pixel vae": lambda: PixelVAE((1, 4, 8), layers=2, **SMALL, **PIXELS),
     "pixel vae, no layers": lambda: PixelVAE((1, 12, 8), layers=0, **SMALL, **PIXELS),
     "pixel vae, bias": lambda: PixelVAE((1, 7, 5), layers=2, form="bias", network="mlp", **SMALL, **PIXELS),
     "pixel vae, colour": lambda: PixelVAE((3, 4, 8), "mixture", 256, 2, **SMALL, **PIXELS),
-    "two levels": lambda: HierarchicalPixelVAE((1, 8, 12), hidden=5, latents=(2, 3), **PIXELS),
+    "two levels": lambda: HierarchicalPixelVAE((1, 6, 8), hidden=5, latents=(2, 3), halvings=(1,), **PIXELS),
     "three levels": lambda: HierarchicalPixelVAE(
-        (3, 8, 16), "mixture", 64, 2, latents=(2, 3, 4), halvings=(1, 1), hidden=5, **PIXELS
+        (3, 8, 8), "mixture", 64, 2, latents=(2, 3, 4), halvings=(1, 1), hidden=5, **PIXELS
     ),
 }
 

@@ -244,6 +244,33 @@ def test_flops_are_those_of_one_forward():
     assert program.flops == 2 * 4 * (above + left) + 2 * 4 * 4 * 20
 
 
+class BesideCoordinates(nn.Module):
+    """Features and maps of coordinates, in either order, through an activation and a 1x1 convolution."""
+
+    def __init__(self, maps_first: bool) -> None:
+        super().__init__()
+        self.stem, self.head = MaskedConv("A", 1, 6), nn.Conv2d(8, 4, 1)
+        self.maps_first = maps_first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.stem(x)
+        rows, columns = (torch.linspace(-1, 1, size) for size in h.shape[2:])
+        maps = torch.stack([rows[:, None].expand(h.shape[2:]), columns.expand(h.shape[2:])]).expand(len(x), -1, -1, -1)
+        both = torch.cat([maps, h] if self.maps_first else [h, maps], dim=1)
+        return self.head(nn.functional.elu(both) + both)
+
+
+@pytest.mark.parametrize("maps_first", [True, False])
+def test_constants_beside_features_do_not_part_them(maps_first):
+    """Every kernel is of the positions, all its channels together, whatever numbers the constants are."""
+    model = BesideCoordinates(maps_first).eval()
+    arguments = {"likelihood": pixelfast.Categorical(4), "input": "signed", "backend": "reference"}
+    small, large = (pixelfast.compile(model, shape=(1, *size), **arguments).program for size in ((4, 5), (9, 7)))
+    assert len(small.kernels) == len(large.kernels)
+    assert {kernel.sites for kernel in large.kernels} == {9 * 7}
+    assert len(large.tasks) <= len(large.kernels) * 9 * 7
+
+
 def test_programs_are_reproducible():
     idiom = IDIOMS["two_levels"]
     one, two = (

@@ -11,8 +11,9 @@ from pixelfast.checkpoints.layouts.base import Layout, Shapes
 from pixelfast.checkpoints.native import NAME as NATIVE
 from pixelfast.errors import CheckpointError
 
-_ALL: tuple[Layout, ...] = (uvadlc, pclucas14, rosinality, ritheshkumar95, taimir)
-LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in _ALL}
+LAYOUTS: dict[str, Layout] = {
+    layout.NAME: layout for layout in (uvadlc, pclucas14, rosinality, ritheshkumar95, taimir)
+}
 KNOWN = ", ".join((NATIVE, *LAYOUTS))
 
 DATA_PARALLEL = "module."

@@ -23,7 +23,8 @@ MAX_LEVELS = 8
 
 
 class HierarchicalPixelVAE(nn.Module):
-    """PixelVAE with at least two levels of latents (Gulrajani et al. 2017, section 3.3).
+    """PixelVAE with at least two levels of latents (Gulrajani et al. 2017, "PixelVAE: A Latent Variable Model for
+    Natural Images").
 
     The highest level is a standard normal vector. Every other one is a map whose positions are normal given the level
     above and the positions before them, by gated PixelCNN layers; the pixels likewise given the lowest map. The

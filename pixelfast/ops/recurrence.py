@@ -231,7 +231,12 @@ def _differentiate(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor |
     return of_gates, of_weight, of_bias, of_hidden if has_hidden else None, of_cell if has_cell else None, None
 
 
+def _refuse(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
+    raise NotImplementedError("row_lstm and diagonal_lstm are differentiable once; use their references for more")
+
+
 torch.library.register_autograd("pixelfast::lstm", _differentiate, setup_context=_save)
+torch.library.register_autograd("pixelfast::lstm_backward", _refuse)
 
 
 def lstm_reference(
