@@ -1,4 +1,4 @@
-"""Reading named tensors from a file: safetensors, or a PyTorch file through its restricted unpickler.
+"""Reading named tensors from a file: safetensors, a PyTorch file through its restricted unpickler, or TensorFlow's.
 
 Nothing read here can run code, and no tensor may claim more bytes than its file has.
 """
@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pixelfast.checkpoints.protobuf import Malformed
+from pixelfast.checkpoints.tensor_bundle import is_table, read_bundle
 from pixelfast.errors import CheckpointError
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -33,7 +35,7 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """The tensors of a safetensors or PyTorch file, told apart by their first bytes.
+    """The tensors of a safetensors, PyTorch or TensorFlow checkpoint, told apart by their first or last bytes.
 
     Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
     """
@@ -41,6 +43,7 @@ def read(path: Path) -> Contents:
         with open(path, "rb") as file:
             start = file.read(9)
         size = path.stat().st_size
+        table = is_table(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
@@ -49,9 +52,11 @@ def read(path: Path) -> Contents:
         contents = Contents(_read_torch(path, size), {})
     elif start[8:] == b"{":
         contents = _read_safetensors(path)
+    elif table:
+        contents = Contents(_read_tensorflow(path), {})
     else:
         raise CheckpointError(
-            f"{path}: neither a safetensors nor a PyTorch checkpoint; save the model with pixelfast.save"
+            f"{path}: neither a safetensors, a PyTorch nor a TensorFlow checkpoint; save the model with pixelfast.save"
         )
     check_values(path, contents.tensors)
     return contents
@@ -89,6 +94,18 @@ def _read_safetensors(path: Path) -> Contents:
             return Contents(tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{path}: damaged safetensors file: {brief(error)}") from None
+
+
+def _read_tensorflow(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_bundle(path)
+    except Malformed as error:
+        raise CheckpointError(f"{path}: damaged TensorFlow checkpoint: {brief(error)}") from None
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise CheckpointError(f"{path}: {missing}, which belongs to it, is not beside it") from None
+    except (OSError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
 
 
 def _read_torch(path: Path, size: int) -> dict[str, Tensor]:

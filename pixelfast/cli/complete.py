@@ -10,7 +10,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, images, pictures, progress
-from pixelfast.cli.loading import check_fits, check_pixels, label_condition, load_model
+from pixelfast.cli.loading import check_fits, check_pixels, label_condition, named_model
 from pixelfast.data import open_data
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError, ShapeError
@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout)
+    model = named_model(args)
     check_pixels(model, "complete")
     condition = label_condition(model, args, args.n)
     image = _image(args, model)

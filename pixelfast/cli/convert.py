@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast import checkpoints
+from pixelfast.cli import arguments
+from pixelfast.cli.loading import hints_of, load_model
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("convert", help="into pixelfast's own format", description=__doc__)
-    parser.add_argument("source", metavar="SRC", help="the checkpoint to read")
+    parser.add_argument("source", metavar="SRC", help="a shipped model's name or the checkpoint to read")
     parser.add_argument("target", metavar="DST", help="the .safetensors file to write")
-    parser.add_argument("--layout", help="layout of SRC, where it is not recognised by itself")
+    arguments.add_layout(parser)
     parser.set_defaults(run=run)
 
 
@@ -23,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     target = Path(args.target)
     if target.suffix != ".safetensors":
         raise PixelfastError(f"{target}: pixelfast's checkpoints are .safetensors files; choose such a name")
-    model: Any = checkpoints.load(args.source, layout=args.layout)
+    model: Any = load_model(args.source, args.layout, **hints_of(args))
     checkpoints.save(model, target)
     count = sum(parameter.numel() for parameter in model.parameters())
     shape = "x".join(map(str, model.shape))

@@ -10,7 +10,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import check_fits, labels_of, load_model
+from pixelfast.cli.loading import check_fits, labels_of, named_model
 from pixelfast.data import open_data
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     data = open_data(args.data, args.split)
-    model = load_model(args.model, args.layout).float()
+    model = named_model(args).float()
     check_fits(model, data)
     count = min(len(data), args.limit or len(data))
     labels = labels_of(model, data)
