@@ -6,6 +6,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "compiled.h"
 
@@ -326,11 +328,17 @@ private:
         if (spec.scales != nullptr)
             for (int64_t c = 0; c < spec.columns; ++c) out.scales[c] = static_cast<float>(spec.scales[c]);
 
-        float* packed = take_weights(steps * vectors * lanes);
+        // Kernels that use the same arrays, as the steps of a loop do, share what was packed of them.
+        Arrays arrays{{spec.scales, spec.columns}};
+        for (const TermSpec& term : spec.terms) arrays.emplace_back(term.weight, term.count);
+        const auto [found, fresh] = packed_.try_emplace({spec.precision, spec.columns, std::move(arrays)}, nullptr);
+        if (fresh) found->second = take_weights(steps * vectors * lanes);
+        float* packed = found->second;
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = p * vectors / panels, last = (p + 1) * vectors / panels;
             out.panels.push_back({first * lanes, static_cast<int>(last - first), packed + steps * first * lanes});
         }
+        if (!fresh) return;
 #pragma omp parallel for schedule(static) if (steps * vectors * lanes > kParallelPacking)
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = out.panels[p].column, columns = out.panels[p].vectors * lanes;
@@ -438,7 +446,10 @@ private:
             require(from.width > 0 && from.width <= kMostChannels && from.start >= 0 &&
                         from.start + spec.heads * from.width <= slots.channels,
                     kernel_, "an attention reads channels outside its buffer");
-            return CompiledAttended{from_channel(slots, from.start), table(from.table, entries, slots), from.width};
+            CompiledAttended out{from_channel(slots, from.start), table(from.table, entries, slots), from.width};
+            for (int64_t i = 0; i < entries; ++i)
+                out.inside = out.inside && out.table[i] >= 0 && out.table[i + out_.ahead] >= 0;
+            return out;
         };
         out.query = part(spec.query, kernel_spec.sites);
         out.keys = part(spec.keys, pairs);
@@ -459,6 +470,7 @@ private:
             require(spec.bias_heads == 1 || spec.bias_heads == spec.heads, kernel_, "the bias is for other heads");
             out.bias_stride = spec.bias_heads == 1 ? 0 : pairs;
             out.bias.assign(spec.bias, spec.bias + spec.bias_heads * pairs);
+            out.bias.resize(out.bias.size() + kLineFloats, 0.0f);
         }
         out_.attention_floats = std::max(out_.attention_floats, spec.heads * attention_stride(out_.max_pairs));
     }
@@ -712,6 +724,8 @@ private:
     std::string kernel_;                          // what is being compiled, for messages
     std::vector<std::vector<uint8_t>> written_;   // by register and channel
     int64_t row_floats_ = 0;
+    using Arrays = std::vector<std::pair<const double*, int64_t>>;
+    std::map<std::tuple<Precision, int64_t, Arrays>, float*> packed_;  // by columns, and the arrays of scales and weights
     float* next_weights_ = nullptr;
     int64_t weights_left_ = 0;
 };

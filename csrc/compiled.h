@@ -44,6 +44,7 @@ struct CompiledAttended {
     Slots slots;  // offset moved to the first channel
     const int32_t* table = nullptr;
     int64_t width = 0;
+    bool inside = true;  // no entry of the table is outside the image
 };
 
 struct CompiledAttention {

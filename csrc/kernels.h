@@ -57,7 +57,8 @@ using ElementwiseFunction = void (*)(float* destination, const float* const* sou
 // Pairs of an attention whose weights, and weighted values, are summed from zero.
 constexpr int64_t kAttentionBlock = 128;
 
-// Attention of one site to `pairs` others; `keys` and `values` point at the first channel of each.
+// Attention of one site to `pairs` others; `keys` and `values` point at the first channel of each. Keys are there for a
+// whole last vector of pairs, and up to a vector past a key, a value or the biases of the last head is read.
 struct AttentionRow {
     int64_t pairs;
     const float* query;  // head after head, as everything here
@@ -71,10 +72,10 @@ struct AttentionRow {
     float scale;
     float epsilon;
     float* scratch;  // heads * attention_stride(pairs)
-    float* out;      // written up to a vector past its end; values are read as far
+    float* out;      // written up to a vector past its end
 };
 
-// Floats of a head's scores, with room for a vector past their end.
+// Floats of a head's scores, with room for a vector past their last vector.
 constexpr int64_t attention_stride(int64_t pairs) { return (pairs + 31) / 16 * 16; }
 
 // Pixels [first, end) of a task, a tile of `pixels` at a time; `first` is a multiple of that.

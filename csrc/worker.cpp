@@ -43,7 +43,7 @@ Worker::Worker(const CompiledProgram& program, Team& team, int member)
       sources_(static_cast<size_t>(program.max_terms * kChunkRows)),
       narrow_sources_(sources_.size()),
       code_sources_(sources_.size()),
-      keys_(static_cast<size_t>(program.max_pairs)),
+      keys_(static_cast<size_t>(program.max_pairs + kLineFloats)),
       values_(keys_.size()),
       scores_(allocate<float>(program.attention_floats)),
       row_(allocate<float>(program.row_floats)),
@@ -332,10 +332,16 @@ void Worker::attend(const CompiledAttention& attention, int64_t row) {
     const int32_t first = attention.first[site], pairs = attention.first[site + 1] - first;
     const auto find = [&](const CompiledAttended& part, std::vector<const float*>& found) {
         const int32_t* table = part.table + team_.ahead + first;
-        for (int32_t p = 0; p < pairs; ++p) found[p] = slot<float>(part.slots, table[p], arena_[row]);
+        if (part.inside) {
+            const float* base = slot<float>(part.slots, 0, arena_[row]);
+            for (int32_t p = 0; p < pairs; ++p) found[p] = base + table[p] * part.slots.stride;
+        } else {
+            for (int32_t p = 0; p < pairs; ++p) found[p] = slot<float>(part.slots, table[p], arena_[row]);
+        }
     };
     find(attention.keys, keys_);
     find(attention.values, values_);
+    if (pairs > 0) std::fill_n(keys_.begin() + pairs, kLineFloats, keys_[pairs - 1]);
     AttentionRow task;
     task.pairs = pairs;
     task.query = slot<float>(attention.query.slots, attention.query.table, row);

@@ -28,6 +28,7 @@ class Builder:
         self.space = Space(dtype)
         self.ready: list[np.ndarray] = []
         """Ready time of each value at each of its sites."""
+        self._weights: dict[Any, list[np.ndarray]] = {}
         self.where = ""
         """Attached to every value and node made; the caller sets it."""
 
@@ -121,16 +122,34 @@ class Builder:
     # -- axes -----------------------------------------------------------------------------------------------------
 
     def site_axes(self, codes: np.ndarray) -> set[int]:
-        """Axes along which the site of some value changes; along the others only channels do."""
+        """Axes along which the site of some value changes; along the others only channels do.
+
+        A constant's sites are its distinct numbers, in no order that means anything: beside other values they do not
+        count.
+        """
+        at = int(codes.argmax())
+        if self._counted(self.space.decode(codes.flat[at : at + 1])[0]).all():
+            return self._axes_through(at, codes)
+        value, site, _ = self.space.decode(codes)
+        counted = self._counted(value)
+        return _axes_between(value, site, counted) if counted.any() else self._axes_through(at, codes)
+
+    def _counted(self, value: np.ndarray) -> np.ndarray:
+        """Which of these are values of the image or the condition."""
+        found = [v for v in np.unique(value).tolist() if v >= 0 and self.graph.values[v].kind != "constant"]
+        return np.isin(value, found)
+
+    def _axes_through(self, at: int, codes: np.ndarray) -> set[int]:
+        """Looks along the lines through one element, which is a constant only where all are."""
         axes = set()
-        at = np.unravel_index(int(codes.argmax()), codes.shape)
+        position = np.unravel_index(at, codes.shape)
         for axis in range(codes.ndim):
             if codes.shape[axis] == 1 or codes.strides[axis] == 0:
                 continue
-            where: tuple[Any, ...] = (*at[:axis], slice(None), *at[axis + 1 :])
-            line = codes[where]
-            value, site, _ = self.space.decode(line)
-            for one in np.unique(value[value >= 0]):
+            where: tuple[Any, ...] = (*position[:axis], slice(None), *position[axis + 1 :])
+            value, site, _ = self.space.decode(codes[where])
+            counted = self._counted(value)
+            for one in np.unique(value[counted] if counted.any() else value[value >= 0]):
                 seen = site[value == one]
                 if (seen != seen[0]).any():
                     axes.add(axis)
@@ -227,6 +246,18 @@ class Builder:
 
     # -- contraction ----------------------------------------------------------------------------------------------
 
+    def one_array(self, weight: np.ndarray) -> np.ndarray:
+        """The weight, or the equal one seen before: loops in a model use a weight again and again, and backends keep
+        every array once."""
+        weight = np.ascontiguousarray(weight)
+        flat = weight.reshape(-1)
+        known = self._weights.setdefault((weight.shape, flat[:: 1 + flat.size // 64].tobytes()), [])
+        for other in known:
+            if np.array_equal(other, weight):
+                return other
+        known.append(weight)
+        return weight
+
     def contract(
         self, matrix: np.ndarray, taps: Sequence[tuple[np.ndarray | None, np.ndarray]], bias: np.ndarray | None
     ) -> np.ndarray:
@@ -258,7 +289,7 @@ class Builder:
         out = np.zeros((outs, sites), dtype=self.space.dtype)
         for columns in self._ready_classes(used, terms, sites):
             mine = [
-                Tap(source, part[:, _as_slice(columns)])
+                Tap(source, self.one_array(part[:, _as_slice(columns)]))
                 for i, (source, part) in enumerate(terms)
                 if used[i, columns].any()
             ]
@@ -339,6 +370,18 @@ _PAIRWISE = {
     "amin": "aten.minimum.default",
     "prod": "aten.mul.Tensor",
 }
+
+
+def _axes_between(value: np.ndarray, site: np.ndarray, counted: np.ndarray) -> set[int]:
+    """Axes along which two neighbours, both counted, lie at different sites of one value."""
+    axes = set()
+    for axis in range(value.ndim):
+        here, there = np.arange(value.shape[axis] - 1), np.arange(1, value.shape[axis])
+        same = value.take(here, axis) == value.take(there, axis)
+        same &= counted.take(here, axis)
+        if (same & (site.take(here, axis) != site.take(there, axis))).any():
+            axes.add(axis)
+    return axes
 
 
 class _Scalar:

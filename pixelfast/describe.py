@@ -17,10 +17,12 @@ def describe_program(
     channels, height, width = program.shape
     tasks = np.bincount(program.tasks[:, 1], minlength=len(program.kernels))
     rows = np.bincount(program.tasks[:, 1], weights=program.tasks[:, 3], minlength=len(program.kernels))
+    attended = program.attended_bytes_per_image()
+    kept = f", {attended / 1e6:.2f} MB of them keys and values" if attended else ""
     lines = [
         f"program for {channels} x {height} x {width} images, backend {backend}, {str(dtype).removeprefix('torch.')}",
         f"{len(program.kernels)} kernels, {len(program.tasks)} tasks, {program.flops / 1e9:.3f} GFLOP and "
-        f"{program.bytes_per_image() / 1e6:.2f} MB of float32 activations per image",
+        f"{program.bytes_per_image() / 1e6:.2f} MB of float32 activations per image{kept}",
         f"fingerprint {program.fingerprint()}",
     ]
     lines += [f"not on {name}: {reason}" for name, reasons in refused.items() for reason in reasons]
@@ -34,6 +36,10 @@ def _kernel_line(program: Program, number: int, kernel: Kernel, tasks: int, rows
     if kernel.contraction is not None:
         inputs = sum(len(t.weight) for t in kernel.contraction.terms)
         parts.append(f"{len(kernel.contraction.terms)} terms, {inputs} -> {kernel.contraction.out_channels}")
+    if kernel.attention is not None:
+        attention = kernel.attention
+        widths = f"{attention.keys.width} and {attention.values.width}"
+        parts.append(f"attention, {attention.first[-1]} pairs, {attention.heads} x {widths}")
     parts += [i.op.removeprefix("aten.").split(".")[0] for i in kernel.instructions]
     stores = ", ".join(f"{s.count} to {program.buffers[s.buffer].slots} slots" for s in kernel.stores)
     return f"  k{number}: {rows} sites in {tasks} tasks: {'; '.join(parts)} -> {stores}  # {kernel.name}"

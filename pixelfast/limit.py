@@ -7,21 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pixelfast.ir import Contract, Graph, reads, spread
+from pixelfast.ir import Attend, Contract, Graph, reads, sites_read, spread
 from pixelfast.machine import Machine
 from pixelfast.readiness import NEVER, source_ready
 
 
 def limit_seconds(
-    flops: float, weight_bytes: float, batch: int, machine: Machine, dtype: torch.dtype = torch.float32
+    flops: float,
+    weight_bytes: float,
+    batch: int,
+    machine: Machine,
+    dtype: torch.dtype = torch.float32,
+    attended_bytes: float = 0.0,
 ) -> float:
-    """max(arithmetic, weights from cache), in seconds, for a batch of images.
+    """max(arithmetic, reading from cache), in seconds, for a batch of images.
 
     flops: of one image, every activation computed once, taps on padding left out.
     weight_bytes: of one image and of any batch, the images of a batch being computed together.
     dtype: of the inputs and weights of contractions, which says how fast arithmetic is.
+    attended_bytes: keys and values of attention, of one image; every image has its own.
     """
-    return max(flops * batch / machine.flops_in(dtype), weight_bytes / machine.cache_bandwidth)
+    reading = (weight_bytes + batch * attended_bytes) / machine.cache_bandwidth
+    return max(flops * batch / machine.flops_in(dtype), reading)
 
 
 def weight_size(dtype: torch.dtype) -> int:
@@ -35,16 +42,51 @@ def fewest_weight_bytes(graph: Graph, ready: Sequence[np.ndarray], itemsize: int
     A tap of a contraction can be applied at a site from the time its source is ready until the site is
     needed. All sites of a tap whose intervals share a moment can share one reading of its weights: the fewest
     readings are the fewest moments that hit every interval. For a pixel's newest neighbour that is one
-    reading per pixel, for the row above one per row. itemsize: bytes of one weight.
+    reading per pixel, for the row above one per row. A weight that several taps have is read for all of them.
+    itemsize: bytes of one weight.
     """
     needed = need_times(graph)
-    total = 0
+    weights: dict[int, np.ndarray] = {}
+    intervals: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for node in graph.nodes:
         if isinstance(node, Contract):
             for tap in node.taps:
                 used = (tap.source.sites >= 0) & (needed[node.out] != NEVER)
-                first = source_ready(tap.source, ready)[used]
-                total += fewest_moments(first, needed[node.out][used]) * tap.weight.size * itemsize
+                weights[id(tap.weight)] = tap.weight
+                interval = source_ready(tap.source, ready)[used], needed[node.out][used]
+                intervals.setdefault(id(tap.weight), []).append(interval)
+    total = 0
+    for key, found in intervals.items():
+        first, last = (np.concatenate(ends) for ends in zip(*found, strict=True))
+        total += fewest_moments(first, last) * weights[key].size * itemsize
+    return total
+
+
+def fewest_attended_bytes(graph: Graph, ready: Sequence[np.ndarray]) -> int:
+    """Bytes of keys and values, as floats, that any schedule must read to sample an image.
+
+    A key or value is read for a query between the time both are there and the time the query's result is needed. All
+    queries whose intervals share a moment can share one reading. While an image is sampled hardly any do: queries are
+    ready one by one.
+    """
+    needed = need_times(graph)
+    total = 0
+    for node in graph.nodes:
+        if not isinstance(node, Attend):
+            continue
+        wanted = needed[node.out]
+        asked = source_ready(node.query, ready)
+        rows = np.argsort(wanted, kind="stable")[: int((wanted != NEVER).sum())]
+        for part in (node.keys, node.values):
+            there = ready[part.value]
+            read_last = np.full(len(there), -1, dtype=np.int64)
+            readings = 0
+            for row in rows.tolist():
+                sites = sites_read(part, row)
+                again = sites[np.maximum(there[sites], asked[row]) > read_last[sites]]
+                read_last[again] = wanted[row]
+                readings += len(again)
+            total += readings * len(part.channels) * torch.float32.itemsize
     return total
 
 
@@ -54,11 +96,21 @@ def need_times(graph: Graph) -> dict[int, np.ndarray]:
     for channel, value in enumerate(graph.outputs):
         numbers = np.arange(graph.pixels, dtype=np.int64) * graph.channels + channel
         np.minimum(needed[value], numbers, out=needed[value])
-    for node in reversed(graph.nodes):
-        for source in reads(node):
-            by_entry = spread(needed[node.out], source)
-            used = (source.sites >= 0) & (by_entry != NEVER)
-            np.minimum.at(needed[source.value], source.sites[used], by_entry[used])
+    made: set[int] = set()
+    loop = False
+    for node in graph.nodes:
+        made.add(node.out)
+        loop = loop or any(graph.values[s.value].kind == "node" and s.value not in made for s in reads(node))
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(graph.nodes):
+            for source in reads(node):
+                by_entry = spread(needed[node.out], source)
+                used = (source.sites >= 0) & (by_entry != NEVER)
+                before = needed[source.value].copy() if loop else None
+                np.minimum.at(needed[source.value], source.sites[used], by_entry[used])
+                changed |= before is not None and not np.array_equal(before, needed[source.value])
     return needed
 
 

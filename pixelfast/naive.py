@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .bars import row_bar
+from .completion import TURNS, Posterior
 from .errors import PixelfastError
 from .likelihoods import Likelihood
 from .likelihoods.base import PixelState, check_drawn
@@ -18,7 +19,8 @@ from .problem import Problem, make_problem
 from .replay import Replay, float_kind
 from .requests import Request, check_request
 from .rng import PIXELS, uniforms
-from .stages import Decoder, check_stages, in_stages, stage_seeds
+from .stage import Stage
+from .stages import Decoder, check_stages, in_stages, one_thread, stage_seeds
 
 Forward = Callable[[torch.Tensor, Any], torch.Tensor]
 
@@ -61,13 +63,12 @@ def naive_sample(
             likelihood=likelihood,
             input=input,
             outputs=outputs,
-            known=known,
-            mask=mask,
             on_row=on_row,
         )
         own = stage_seeds([stage.name for stage in model.stages], seed, seeds)
         drawn: dict[str, torch.Tensor] = {}
-        for stage in model.stages:
+
+        def draw(stage: Stage, **given: Any) -> None:
             drawn[stage.name] = naive_sample(
                 stage.network,
                 n,
@@ -80,8 +81,24 @@ def naive_sample(
                 progress=progress,
                 dtype=dtype,
                 stream=stage.stream,
+                **given,
             )
-        return Decoder(model)(drawn)
+
+        if known is None and mask is None:
+            for stage in model.stages:
+                draw(stage)
+            return Decoder(model)(drawn)
+        posterior = Posterior(model, one_thread)
+        *above, last = model.stages
+        for stage in above:
+            draw(stage)
+        for turn in range(TURNS + 1):
+            if turn:
+                drawn[posterior.name] = posterior.draw(
+                    drawn[last.name], own[posterior.name], sample_ids, temperature, turn
+                )
+            draw(last, known=known, mask=mask)
+        return drawn[last.name]
     if seeds is not None:
         raise PixelfastError(f"{type(model).__name__} does not sample in stages: give seed, and leave seeds out")
     example = condition if getattr(model, "condition_example", None) is None else None

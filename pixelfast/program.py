@@ -237,6 +237,13 @@ class Program:
         """Bytes of activations kept for one image while it is sampled."""
         return sum(b.slots * b.channels * itemsize for b in self.buffers if b.kind != "constant")
 
+    def attended_bytes_per_image(self, itemsize: int = 4) -> int:
+        """Bytes of these from which attention reads keys and values: they stay to the end of the image."""
+        attentions = [kernel.attention for kernel in self.kernels if kernel.attention is not None]
+        read = {part.buffer for attention in attentions for part in (attention.keys, attention.values)}
+        buffers = [self.buffers[index] for index in read]
+        return sum(b.slots * b.channels * itemsize for b in buffers if b.kind != "constant")
+
     def fingerprint(self) -> str:
         """SHA-256 over everything in the program."""
         digest = hashlib.sha256(f"program {VERSION}".encode())

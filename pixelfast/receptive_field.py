@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from .ir import Graph, Span, reads
 
@@ -51,6 +50,8 @@ def plot(field: np.ndarray, row: int, column: int, file: str | Path | BinaryIO) 
 
     field: bool (H, W). Read but not known by then: a leak, in red.
     """
+    from PIL import Image, ImageDraw  # here, so that importing the engine does not load it
+
     height, width = field.shape
     known = np.arange(height * width).reshape(height, width) < row * width + column
     size = max(width * CELL + 1, LEGEND_WIDTH), height * CELL + 1 + LEGEND_ROW * len(COLOURS)

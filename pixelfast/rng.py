@@ -28,7 +28,14 @@ RNG_VERSION = 1
 PIXELS = 0
 """The stream that pixels are drawn from."""
 
-STREAMS = {"pixels": PIXELS, "codes": 1, "top": 2, "bottom": 3, "latents": 4}
+STREAMS = {
+    "pixels": PIXELS,
+    "codes": 1,
+    "top": 2,
+    "bottom": 3,
+    "latents": 4,
+    **{f"latents_{level}": 4 + level for level in range(1, 9)},
+}
 """The stream of every kind of stage of a model in stages, by name: no stage sees the noise of another."""
 
 Integers = Sequence[int] | range | npt.NDArray[Any] | torch.Tensor

@@ -20,7 +20,7 @@ from .describe import describe_program
 from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
 from .ir import Graph
 from .likelihoods import Likelihood
-from .limit import fewest_weight_bytes, limit_seconds, weight_size
+from .limit import fewest_attended_bytes, fewest_weight_bytes, limit_seconds, weight_size
 from .lower import lower
 from .machine import measured_quickly
 from .precision import LOW_PRECISION
@@ -53,19 +53,22 @@ class LeastTime:
     ready: Sequence[np.ndarray]
     flops: float
     dtype: torch.dtype
-    weight_bytes: int | None = None
-    """Found at the first question."""
+    fewest_bytes: tuple[int, int] | None = None
+    """Of weights, and of keys and values. Found at the first question."""
 
     def seconds(self, batch: int) -> float:
         """See `limit`."""
-        if self.weight_bytes is None:
-            self.weight_bytes = fewest_weight_bytes(self.graph, self.ready, weight_size(self.dtype))
-        return limit_seconds(self.flops, self.weight_bytes, batch, measured_quickly(), self.dtype)
+        if self.fewest_bytes is None:
+            weights = fewest_weight_bytes(self.graph, self.ready, weight_size(self.dtype))
+            self.fewest_bytes = weights, fewest_attended_bytes(self.graph, self.ready)
+        weights, attended = self.fewest_bytes
+        return limit_seconds(self.flops, weights, batch, measured_quickly(), self.dtype, attended)
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out.
+    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out. bytes_per_image: of
+    activations that are kept. attended_bytes_per_image: of those among them that attention reads as keys and values.
 
     Where images are sampled one at a time, numbers may be guessed ahead, the network run for several of them at once,
     and the guesses checked against the draws. forecasts: numbers guessed. forecasts_accepted: those that were right.
@@ -81,6 +84,7 @@ class Stats:
     us_per_pixel: float
     gflops: float
     bytes_per_image: int
+    attended_bytes_per_image: int
     threads: int
     batch: int
     """Images computed together."""
@@ -435,6 +439,9 @@ class Sampler:
             us_per_pixel=1e6 * seconds / max(1, images * pixels),
             gflops=self.program.flops * images / seconds / 1e9,
             bytes_per_image=int(last.get("bytes_per_image", self.program.bytes_per_image(self.dtype.itemsize))),
+            attended_bytes_per_image=self.program.attended_bytes_per_image(
+                max(self.dtype.itemsize, torch.float32.itemsize)
+            ),
             threads=int(last.get("threads", torch.get_num_threads())),
             batch=batch,
             forecasts=sum(run.get("forecasts", 0) for run in runs),

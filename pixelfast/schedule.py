@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .ir import Attend, Contract, Graph, Source, Span, reads, spread
+from .loops import inside, is_loop, loops, merge, settle, waves
 from .readiness import NEVER
 
 LATE_SHARE = 0.25
@@ -59,16 +60,19 @@ def schedule(graph: Graph, ready: Sequence[np.ndarray]) -> Schedule:
     while True:
         groups, group_of = _fuse(graph, nodes, ready, punctual)
         readers = _readers(groups, group_of)
-        _assign_steps(graph, groups, readers)
+        _assign_steps(graph, groups, group_of, readers)
         waiting = _waiting(groups, ready) - punctual
         if not waiting:
             break
         punctual |= waiting
     lookahead = graph.channels * min(LOOKAHEAD, graph.shape[2])
+    found = [loop for loop in loops(groups, group_of) if is_loop(loop, group_of)]
+    if not all(merge(loop, group_of, graph.shape[2] * graph.channels) for loop in found):
+        lookahead = 1
     slots, few = _allocate(graph, groups, group_of, readers, 1)
     ahead_slots, many = _allocate(graph, groups, group_of, readers, lookahead)
     count = {value: max(few[value], many[value]) for value in slots}
-    tasks, sites = _tasks(groups)
+    tasks, sites = _tasks(groups, [(loop[0].index, waves(loop, group_of)) for loop in found])
     return Schedule(graph, groups, group_of, slots, ahead_slots, count, tasks, sites, lookahead)
 
 
@@ -144,27 +148,41 @@ def _readers(groups: list[Group], group_of: dict[int, int]) -> dict[int, list[tu
     """Who reads each value from outside the group that makes it."""
     readers: dict[int, list[tuple[Group, Source]]] = {}
     for group in groups:
+        made: set[int] = set()
         for node in group.nodes:
             for source in reads(node):
-                if group_of.get(source.value) != group.index:
+                if not inside(made, group_of, group.index, source):
                     readers.setdefault(source.value, []).append((group, source))
+            made.add(node.out)
     return readers
 
 
-def _assign_steps(graph: Graph, groups: list[Group], readers: Any) -> None:
+def _assign_steps(graph: Graph, groups: list[Group], group_of: dict[int, int], readers: Any) -> None:
     horizon = graph.shape[2] * graph.channels
-    for group in reversed(groups):
-        need = np.full(group.sites, NEVER, dtype=np.int32)
-        for node in group.nodes:
-            for reader, source in readers.get(node.out, ()):
-                steps = spread(reader.step, source)
-                used = (source.sites >= 0) & (steps != NEVER)
-                np.minimum.at(need, source.sites[used], steps[used])
-            for channel, value in enumerate(graph.outputs):
-                if value == node.out:
-                    numbers = np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
-                    np.minimum(need, numbers, out=need)
-        group.step = _batch(need, group.ready, horizon)
+    for loop in reversed(loops(groups, group_of)):
+        members = {group.index for group in loop}
+        needs = [_needed(graph, group, readers, members) for group in loop]
+        if is_loop(loop, group_of):
+            settle(loop, readers, needs, lambda need, ready: _batch(need, ready, horizon))
+        else:
+            loop[0].step = _batch(needs[0], loop[0].ready, horizon)
+
+
+def _needed(graph: Graph, group: Group, readers: Any, members: set[int]) -> np.ndarray:
+    """The first step at which somebody who is not among `members` needs each site."""
+    need = np.full(group.sites, NEVER, dtype=np.int32)
+    for node in group.nodes:
+        for reader, source in readers.get(node.out, ()):
+            if reader.index in members:
+                continue
+            steps = spread(reader.step, source)
+            used = (source.sites >= 0) & (steps != NEVER)
+            np.minimum.at(need, source.sites[used], steps[used])
+        for channel, value in enumerate(graph.outputs):
+            if value == node.out:
+                numbers = np.arange(graph.pixels, dtype=np.int32) * graph.channels + channel
+                np.minimum(need, numbers, out=need)
+    return need
 
 
 def _batch(need: np.ndarray, ready: np.ndarray, horizon: int) -> np.ndarray:
@@ -252,19 +270,33 @@ def _first_fit(written: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, int]:
     return slot, max(total, 1)
 
 
-def _tasks(groups: list[Group]) -> tuple[np.ndarray, np.ndarray]:
-    """(tasks, 4) of step, kernel, first, count, and the concatenated sites."""
-    rows, sites = [], []
+def _tasks(groups: list[Group], recurrent: list[tuple[int, dict[int, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(tasks, 4) of step, kernel, first, count, and the concatenated sites.
+
+    recurrent: the first kernel of every loop, and the waves of its kernels; the tasks of one step go wave by wave.
+    """
+    first_of = {index: first for first, wave in recurrent for index in wave}
+    wave_of = {index: wave for _, waves in recurrent for index, wave in waves.items()}
+    rows, sites, order_of = [], [], []
     first = 0
     for group in groups:
-        order = np.lexsort((np.arange(group.sites), group.step))
+        wave = wave_of.get(group.index, np.zeros(group.sites, dtype=np.int32))
+        order = np.lexsort((np.arange(group.sites), wave, group.step))
         order = order[: int((group.step != NEVER).sum())].astype(np.int32)
         if not len(order):
             continue
-        steps, starts, counts = np.unique(group.step[order], return_index=True, return_counts=True)
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (np.diff(group.step[order]) != 0) | (np.diff(wave[order]) != 0)
+        starts = np.flatnonzero(begins)
+        counts = np.diff(np.append(starts, len(order)))
+        steps = group.step[order][starts]
         rows.append(np.stack([steps, np.full_like(steps, group.index), starts + first, counts], axis=1))
+        order_of.append(np.stack([np.full_like(steps, first_of.get(group.index, group.index)), wave[order][starts]]))
         sites.append(order)
         first += len(order)
-    tasks = np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), dtype=np.int32)
-    tasks = tasks[np.lexsort((tasks[:, 1], tasks[:, 0]))]
-    return tasks, np.concatenate(sites) if sites else np.zeros(0, dtype=np.int32)
+    if not rows:
+        return np.zeros((0, 4), dtype=np.int32), np.zeros(0, dtype=np.int32)
+    tasks = np.concatenate(rows).astype(np.int32)
+    loop, turn = np.concatenate(order_of, axis=1)
+    tasks = tasks[np.lexsort((tasks[:, 1], turn, loop, tasks[:, 0]))]
+    return tasks, np.concatenate(sites)

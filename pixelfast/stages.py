@@ -6,11 +6,12 @@ import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
+from .completion import TURNS, Posterior
 from .errors import PixelfastError
 from .stage import PIXELS, Drawn, Stage
 
@@ -20,6 +21,8 @@ class Staged(Protocol):
 
     stages: networks in the order they sample in. Unless the last one is called "pixels" and draws the image,
     `autoencoder.decode` maps what they drew, integers (N, 1, h, w) of each, in their order, to levels (N, C, H, W).
+    To complete images, a model has `posterior`: levels (N, C, H, W) to the means and log-scales (N, 2 c, h, w) of what
+    the last stage before the pixels would have drawn for them.
     """
 
     shape: tuple[int, int, int]
@@ -32,7 +35,7 @@ class Staged(Protocol):
 @dataclass(frozen=True)
 class StagedStats:
     """Of the last call. stages: of the engine, by stage; a code counts as a pixel there. decode_seconds: of the
-    decoder, all images; 0 where there is none."""
+    decoder, all images, or of the posterior where images were completed; 0 where there is neither."""
 
     images: int
     stages: Mapping[str, Any]
@@ -68,14 +71,15 @@ class Decoder:
             return drawn[PIXELS]
         codes = [drawn[name].cpu().split(1) for name in self._names]
         images = torch.empty((len(codes[0]), *self._shape), dtype=self._kind)
-        with _one_thread():
+        with one_thread():
             for image, *one in zip(images, *codes, strict=True):
                 image.copy_(self._autoencoder.decode(*one)[0])
         return images
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """torch on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -98,6 +102,7 @@ class StagedSampler:
         self.stats: StagedStats | None = None
         self._conditions = {stage.name: stage.condition for stage in model.stages}
         self._decoder = Decoder(model)
+        self._posterior = Posterior(model, one_thread) if hasattr(model, "posterior") else None
 
     @property
     def compile_seconds(self) -> float:
@@ -112,6 +117,8 @@ class StagedSampler:
         sample_ids: Sequence[int] | None = None,
         condition: Any = None,
         temperature: float = 1.0,
+        known: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
         batch_size: int | None = None,
         progress: bool | None = None,
     ) -> torch.Tensor:
@@ -120,17 +127,17 @@ class StagedSampler:
         The arguments are those of `Sampler.sample`, for every stage, and
 
         seeds: other seeds for the noise of some stages, by their names.
+        known, mask: given pixels, for models with a `posterior`. Latents are then drawn to fit them, see `completion`.
         """
-        drawn = self.draw(
-            n,
-            seed=seed,
-            seeds=seeds,
-            sample_ids=sample_ids,
-            condition=condition,
-            temperature=temperature,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        every: dict[str, Any] = {
+            "sample_ids": sample_ids,
+            "temperature": temperature,
+            "batch_size": batch_size,
+            "progress": progress,
+        }
+        if known is not None or mask is not None:
+            return self._complete(n, seed, seeds, condition, known, mask, every)
+        drawn = self.draw(n, seed=seed, seeds=seeds, condition=condition, **every)
         started = time.perf_counter()
         images = self._decoder(drawn)
         decoded = time.perf_counter() - started if self._decoder.needed else 0.0
@@ -154,6 +161,45 @@ class StagedSampler:
             drawn[name] = sampler.sample(n, seed=own[name], condition=given, **arguments)
         return drawn
 
+    def _complete(
+        self,
+        n: int,
+        seed: int,
+        seeds: Mapping[str, int] | None,
+        condition: Any,
+        known: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        every: dict[str, Any],
+    ) -> torch.Tensor:
+        if self._posterior is None:
+            raise PixelfastError(
+                f"a model with the stages {', '.join(self.samplers)} does not complete images: leave known, mask out"
+            )
+        own = stage_seeds(self.samplers, seed, seeds)
+        *above, last = self.samplers
+        drawn: dict[str, torch.Tensor] = {}
+        for name in above:
+            given = self._conditions[name](drawn, condition)
+            drawn[name] = self.samplers[name].sample(n, seed=own[name], condition=given, **every)
+        runs, inferring = [], 0.0
+        for turn in range(TURNS + 1):
+            if turn:
+                started = time.perf_counter()
+                name = self._posterior.name
+                drawn[name] = self._posterior.draw(
+                    drawn[last], own[name], every["sample_ids"], every["temperature"], turn
+                )
+                inferring += time.perf_counter() - started
+            given = self._conditions[last](drawn, condition)
+            drawn[last] = self.samplers[last].sample(
+                n, seed=own[last], condition=given, known=known, mask=mask, **every
+            )
+            runs.append(self.samplers[last].stats)
+        stats = {name: self.samplers[name].stats for name in above}
+        stats[last] = _together(runs)
+        self.stats = StagedStats(n, stats, inferring)
+        return drawn[last].to(self.device)
+
     def decode(self, drawn: Drawn) -> torch.Tensor:
         """The images of what every stage drew: integers (n, C, H, W) as `sample` gives them."""
         missing = [name for name in self.samplers if name not in drawn]
@@ -167,6 +213,19 @@ class StagedSampler:
         if self._decoder.needed:
             parts.append(f"then decoded to images {tuple(self.shape)}, one at a time, by torch in float64")
         return "\n".join(parts)
+
+
+def _together(runs: Sequence[Any]) -> Any:
+    """The statistics of one network's runs, all on the same images, as of one run."""
+    seconds = sum(run.seconds for run in runs)
+    share = runs[-1].seconds / seconds
+    return replace(
+        runs[-1],
+        seconds=seconds,
+        images_per_second=runs[-1].images_per_second * share,
+        us_per_pixel=runs[-1].us_per_pixel / share,
+        gflops=runs[-1].gflops * share * len(runs),
+    )
 
 
 def in_stages(model: Any) -> bool:

@@ -48,6 +48,24 @@ class Masked(Attending):
         return self.head(h + maps_of(self.weights(scores) @ self.value(seen), h))
 
 
+class Heads(Attending):
+    """Heads of any widths, with a bias that falls with the distance."""
+
+    def __init__(self, heads: int, keys: int, values: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(6, heads * keys), nn.Linear(6, heads * keys)
+        self.value, self.out = nn.Linear(6, heads * values), nn.Linear(heads * values, 6)
+        self.heads = heads
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        layers = self.query, self.key, self.value
+        query, key, value = (layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in layers)
+        place = torch.arange(tokens.shape[1])
+        slopes = 0.05 * (place - place[:, None]) * torch.arange(1, self.heads + 1)[:, None, None]
+        scores = (query @ key.transpose(2, 3) + slopes).masked_fill(~upto(len(place)), -math.inf)
+        return self.out((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+
+
 def strictly(positions: int) -> Tensor:
     """All positions before one's own; the first sees a position that nobody else may see: its own, which is zero."""
     return upto(positions, own=False)
@@ -141,6 +159,17 @@ class TestDependencies:
         plain = compiled(build(Masked(upto, kind="A", width=5)), (1, 4, 4), backend="reference").program.flops
         assert plain - found[4][0] == 2 * found[4][1] + 2 * 2 * 6 * 16
 
+    def test_memory_of_keys_and_values(self) -> None:
+        """One slot per position, of keys and of values, however high the image: nothing of them is overwritten."""
+        for height in (4, 8):
+            sampler = compiled(build(Masked(upto, kind="A")), (1, height, 5), backend="cpu")
+            sampler.sample(1)
+            kept = height * 5 * (4 + 6) * 4
+            assert sampler.program.attended_bytes_per_image() == kept
+            assert sampler.stats is not None and sampler.stats.attended_bytes_per_image == kept
+            assert f"{kept / 1e6:.2f} MB of them keys and values" in sampler.describe()
+        assert "keys and values" not in compiled(MaskedConv("A", 1, LEVELS)).describe()
+
 
 class TestResults:
     def test_a_large_image(self) -> None:
@@ -173,7 +202,7 @@ class TestResults:
 
     @pytest.mark.parametrize("backend", ["reference", "cpu"])
     def test_a_head_that_sees_nothing_where_another_does(self, backend: str) -> None:
-        class Heads(Attending):
+        class Unlike(Attending):
             def attend(self, tokens: Tensor) -> Tensor:
                 heads = tokens.unflatten(-1, (2, 3)).transpose(1, 2)
                 seen = torch.stack([upto(20), upto(20) & (torch.arange(20)[:, None] > 2)])
@@ -181,7 +210,7 @@ class TestResults:
                 weights = torch.nan_to_num(scores.softmax(dim=-1))
                 return (weights @ heads).transpose(1, 2).flatten(2)
 
-        model = build(Heads())
+        model = build(Unlike())
         sampler = compiled(model, backend=backend)
         assert len(attentions(sampler.program)) == 1
         x = torch.randint(LEVELS, (2, 1, 4, 5), generator=torch.Generator().manual_seed(3))
@@ -226,6 +255,28 @@ class TestBits:
         for lookahead in (None, 2, 64):
             ahead = np.concatenate([run([i], threads=1, lookahead=lookahead) for i in range(5)])
             assert ahead.tobytes() == alone.tobytes(), lookahead
+
+    @pytest.mark.parametrize("isa", ISAS)
+    @pytest.mark.parametrize(
+        ("heads", "keys", "values"), [(1, 16, 144), (3, 20, 33), (9, 5, 4), (2, 1, 17), (4, 8, 16)]
+    )
+    def test_heads_of_every_width(
+        self, isa: str, heads: int, keys: int, values: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whole vectors and parts of one, fewer and more of them than are summed side by side."""
+        model = build(Heads(heads, keys, values))
+        shape = (1, 3, 47)
+        x = torch.randint(LEVELS, (3, *shape), generator=torch.Generator().manual_seed(5))
+        monkeypatch.setenv("PIXELFAST_ISA", isa)
+        sampler = compiled(model, shape, backend="cpu")
+        assert sampler.backend.isa == isa
+        found = sampler.params(x)
+        with torch.no_grad():
+            signed = 2 * x.double() / (LEVELS - 1) - 1
+            own, truth = model(signed.float()), model.double()(signed)
+        assert_error_ratio(found, own, truth)
+        alone = torch.cat([sampler.params(image[None]) for image in x])
+        assert found.numpy().tobytes() == alone.numpy().tobytes()
 
     def test_rows_at_once_and_one_by_one(self) -> None:
         """Known images: a whole row of queries and keys is ready together, and gives what sampling gives."""

@@ -22,15 +22,7 @@ from pixelfast.bench import agreement, engines, naive, profile, quiet, sampling,
 from pixelfast.cli import bench
 from pixelfast.cli.main import main
 from pixelfast.errors import BackendError, PixelfastError, ShapeError
-from pixelfast.models import (
-    VQVAE,
-    ConditionalPixelSNAIL,
-    GatedPixelCNN,
-    PixelCNNPlusPlus,
-    PixelSNAIL,
-    VQVAEWithPrior,
-    registry,
-)
+from pixelfast.models import VQVAE, VQVAE2, GatedPixelCNN, PixelCNNPlusPlus, VQVAE2WithPriors, registry
 from pixelfast.problem import Problem, make_problem
 
 RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, cache_bandwidth=1e9, memory_bandwidth=1e9)
@@ -39,6 +31,23 @@ RATES = machine.Machine("test", 1, flops=1e9, bf16_flops=2e9, int8_flops=4e9, ca
 def tiny(shape: tuple[int, int, int] = (1, 4, 5), **config: Any) -> GatedPixelCNN:
     torch.manual_seed(0)
     return GatedPixelCNN(shape, **{"levels": 2, "hidden": 2, "dilations": (1,), **config}).eval()
+
+
+def staged() -> VQVAE2WithPriors:
+    """Two maps of codes, sampled one after the other."""
+    torch.manual_seed(0)
+    prior = {"features": 4, "hidden": 2, "parts": 1, "blocks": 1, "kernel_size": 3}
+    model = VQVAE2WithPriors(
+        (1, 8, 8),
+        hidden=4,
+        residual_hidden=2,
+        halvings=1,
+        codes=4,
+        code_width=2,
+        top={**prior, "heads": 1},
+        bottom={**prior, "condition_hidden": 2, "condition_blocks": 0},
+    )
+    return model.eval()
 
 
 def problem_of(model: Any) -> Problem:
@@ -197,9 +206,8 @@ class TestEngines:
 
 
 def test_every_class_has_a_standard_configuration() -> None:
-    # Of the others, VQ-VAEs are not sampled pixel by pixel, and PixelSNAILs take minutes to compile.
-    others = {VQVAE, VQVAEWithPrior, PixelSNAIL, ConditionalPixelSNAIL}
-    assert {make for _, make in standard.MODELS.values()} == set(registry.MODELS.values()) - others
+    others = {VQVAE, VQVAE2}  # they do not sample
+    assert {registry.MODELS[one.model] for one in standard.MODELS.values()} == set(registry.MODELS.values()) - others
     with pytest.raises(PixelfastError, match="pixelcnnpp"):
         standard.create("x")
 
@@ -432,8 +440,28 @@ class TestCommand:
             assert {entry["group"] for entry in found["entries"]} == {"rows", "pixels", "drawing"}
             assert 0 < sum(entry["seconds"] for entry in found["entries"])
 
+    def test_stages_one_by_one_and_together(self, run: Callable, tmp_path: Path) -> None:
+        pixelfast.save(staged(), "staged.safetensors")
+        words = ("staged.safetensors", "--batch-sizes", "1,2", "--repeats", "1")
+        status, out, err = run(*words, "--json", "a.json")
+        assert (status, err) == (0, "")
+        assert out.count("stage    ") == 2 and "staged.safetensors (bottom)" in out and "decoding s" in out
+        report = json.loads((tmp_path / "a.json").read_text())
+        assert list(report["stages"]) == ["top", "bottom"]
+        for row in report["pipelines"]:
+            assert row["decoding"] > 0
+            assert row["seconds"] == pytest.approx(sum(row["stages"].values()) + row["decoding"])
+            for name, seconds in row["stages"].items():
+                measured = report["stages"][name]["measurements"]
+                assert seconds in [one["seconds"] for one in measured if one["batch"] == row["batch"]]
+        assert [row["batch"] for row in report["pipelines"]] == [1, 2]
+        for option in (("--sizes", "8"), ("--plot", "a.png")):
+            status, _, err = run(*words, *option)
+            assert status == 1 and f"have no {option[0]}: leave it out" in err
+
     def test_standard_configuration(self, run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(standard.MODELS, "small", ("a small network", lambda: tiny((1, 3, 3))))
+        small = standard.Standard("a small network", "gated_pixelcnn", tiny((1, 3, 3)).config)
+        monkeypatch.setitem(standard.MODELS, "small", small)
         status, out, _ = run("small", "--batch-sizes", "1", "--repeats", "1")
         assert status == 0 and "model    small" in out
         assert "small: a small network" in run("--help")[1]
@@ -448,7 +476,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "status", "text"),
         [
-            (["x"], 1, "(gated-pixelcnn, pixelcnn, pixelcnnpp)"),
+            (["x"], 1, "(conditional-pixelsnail, gated-pixelcnn, "),
             (["pixelcnnpp", "--layout", "uvadlc"], 1, "leave --layout"),
             (
                 ["tiny.safetensors", "--dtypes", "float16"],

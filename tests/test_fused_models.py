@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, HierarchicalPixelVAE, PixelCNNPlusPlus, PixelVAE
 from pixelfast.models.fused import plain_torch
 from pixelfast.training.blocks import recompute_blocks
 
 SMALL: dict[str, Any] = {"levels": 5, "hidden": 6, "dilations": (1, 2)}
+LATENT: dict[str, Any] = {"network": "mlp", "hidden": 4, "latents": 3, "features": 4, "pixel_hidden": 5}
 MODELS = {
     "gated": lambda: GatedPixelCNN((1, 5, 7), **SMALL),
     "gated, channels in order": lambda: GatedPixelCNN((3, 4, 4), kernel_size=5, **SMALL),
@@ -22,6 +23,11 @@ MODELS = {
     "gated, one block": lambda: GatedPixelCNN((1, 4, 4), levels=3, hidden=4, dilations=(2,), vector_condition=3),
     "plus plus": lambda: PixelCNNPlusPlus((3, 8, 12), blocks=1, filters=5, mixtures=2, dropout=0.0),
     "plus plus, classes": lambda: PixelCNNPlusPlus((1, 8, 8), blocks=2, filters=4, mixtures=2, classes=3, dropout=0.0),
+}
+MODELS |= {
+    "layers on features": lambda: PixelVAE((1, 4, 8), **LATENT, layers=2).pixels,
+    "layers with a bias": lambda: PixelVAE((3, 5, 4), "mixture", 8, 2, **LATENT, form="bias").pixels,
+    "layers of latents": lambda: HierarchicalPixelVAE((1, 8, 8), hidden=4, latents=(2, 3)).latent_networks[0],
 }
 each_model = pytest.mark.parametrize("name", MODELS)
 

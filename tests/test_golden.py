@@ -58,6 +58,11 @@ CASES = {
         fixed_weights(Shifted(1, 12)),
         {"shape": (1, 5, 6), "likelihood": pixelfast.DiscretizedLogisticMixture(4), "input": "signed"},
     ),
+    "attention": lambda: (
+        # More positions than a block of a sum, queries and values that are not whole vectors.
+        fixed_weights(pixelfast.models.PixelSNAIL((1, 11, 13), 2, 1, 10, key_width=19, mixtures=2)),
+        {},
+    ),
     "bernoulli": lambda: (
         fixed_weights(Shifted(1, 1)),
         {"shape": (1, 6, 5), "likelihood": pixelfast.Bernoulli(), "input": "unit"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixelfast import limit, machine
-from pixelfast.ir import Contract, Graph, Source, Tap, Value
+from pixelfast.ir import Attend, Contract, Graph, Source, Span, Tap, Value
 
 WIDTH, HEIGHT = 3, 2
 
@@ -57,6 +57,52 @@ def test_what_no_output_needs_is_not_read() -> None:
     graph.values.append(Value(2, "node", WIDTH * HEIGHT, 2, "unused"))
     graph.nodes.append(Contract(2, "unused", graph.nodes[0].taps, None))
     assert limit.fewest_weight_bytes(graph, [*ready, ready[1]]) == 4 * 2 * 4
+
+
+def graph_of_one_attention(asked: bool, to_rows_above: bool) -> tuple[Graph, list[np.ndarray]]:
+    """A 3x2 image in which every pixel attends to those before it, or to the rows above. Keys are one channel wide and
+    values two. `asked`: its query is the pixel before it; otherwise nothing asks, and every weight is alike."""
+    pixels = WIDTH * HEIGHT
+    graph = Graph((1, HEIGHT, WIDTH))
+    sizes = [("input", 1), ("node", 3), ("node", 3)]
+    graph.values = [Value(i, kind, pixels, channels, "") for i, (kind, channels) in enumerate(sizes)]
+    graph.inputs, graph.outputs = [0], [2]
+    seen = [list(range(i // WIDTH * WIDTH if to_rows_above else i)) for i in range(pixels)]
+    first = np.cumsum([0, *(len(s) for s in seen)])
+    sites = np.concatenate([np.array(s, dtype=np.int32) for s in seen])
+    before = np.arange(pixels, dtype=np.int32) - 1
+    query = Source(0, before if asked else np.full(pixels, -1, dtype=np.int32), np.zeros(1, dtype=np.int64))
+    keys, values = Span(1, sites, np.array([0]), first), Span(1, sites, np.array([1, 2]), first)
+    graph.nodes = [Attend(2, "", query, keys, values, 1, 1.0, 0.0, None)]
+    known = np.arange(pixels, dtype=np.int32) + 1
+    return graph, [known, known, np.array([max(s, default=-1) + 1 for s in seen])]
+
+
+def test_keys_and_values_are_read_by_every_query() -> None:
+    graph, ready = graph_of_one_attention(asked=True, to_rows_above=False)
+    pairs = 0 + 1 + 2 + 3 + 4 + 5
+    assert limit.fewest_attended_bytes(graph, ready) == pairs * 3 * 4
+
+
+def test_queries_that_are_ready_together_share_what_they_read() -> None:
+    graph, ready = graph_of_one_attention(asked=False, to_rows_above=True)
+    assert limit.fewest_attended_bytes(graph, ready) == WIDTH * 3 * 4
+    graph, ready = graph_of_one_attention(asked=True, to_rows_above=True)
+    assert limit.fewest_attended_bytes(graph, ready) == WIDTH * WIDTH * 3 * 4
+
+
+def test_what_is_attended_to_but_not_needed_is_not_read() -> None:
+    graph, ready = graph_of_one_attention(asked=True, to_rows_above=False)
+    graph.outputs = [1]
+    assert limit.fewest_attended_bytes(graph, ready) == 0
+
+
+def test_every_image_reads_its_own_keys_and_values() -> None:
+    rates = machine.Machine(
+        "test", 1, flops=100.0, bf16_flops=400.0, int8_flops=800, cache_bandwidth=10.0, memory_bandwidth=1.0
+    )
+    assert limit.limit_seconds(50.0, 20.0, 1, rates, attended_bytes=40.0) == 6.0
+    assert limit.limit_seconds(50.0, 20.0, 8, rates, attended_bytes=40.0) == 34.0
 
 
 def test_limit_is_the_slower_of_arithmetic_and_reading() -> None:

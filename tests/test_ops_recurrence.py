@@ -157,6 +157,13 @@ def test_gradients_of_one_argument_alone(needs):
     assert arguments[needs].grad is not None
 
 
+def test_second_derivatives_are_refused_in_words():
+    gates, weight, *_ = (t.requires_grad_() for t in case(ROW, (2, 3)))
+    (gradient,) = torch.autograd.grad(row_lstm(gates, weight).sum(), gates, create_graph=True)
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_in_lower_precision(kind, dtype):

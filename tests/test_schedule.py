@@ -15,7 +15,7 @@ from torch import nn
 import pixelfast
 from pixelfast.causality import analyse
 from pixelfast.ir import Graph, reads
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, PixelRNN
 from pixelfast.problem import make_problem
 from pixelfast.program import K_BLOCK, Program, k_blocks
 from pixelfast.readiness import NEVER
@@ -23,7 +23,18 @@ from pixelfast.sampler import lower_program
 from pixelfast.schedule import Schedule, schedule
 from pixelfast.split import split_early
 
-NAMES = ["two_stacks", "contiguous_groups", "transposed_conv_cropped", "concat_elu", "two_levels", "diagonal_skew"]
+NAMES = [
+    "two_stacks",
+    "contiguous_groups",
+    "transposed_conv_cropped",
+    "concat_elu",
+    "two_levels",
+    "diagonal_skew",
+    "row_lstm",
+    "row_lstm_of_rows_above",
+    "diagonal_bi_lstm",
+    "diagonal_lstm_of_colours",
+]
 
 
 @cache
@@ -158,6 +169,51 @@ def test_taps_on_rows_above_are_summed_early():
     assert min(sorted(count[kernel] for kernel in taps)[2:]) > 40, "one task a pixel"
 
 
+def test_a_row_lstm_sums_the_row_above_many_pixels_at_once():
+    program = pixelfast.compile(PixelRNN((1, 5, 20), "row_lstm", layers=1, hidden=3), backend="reference").program
+    from_states = [i for i, k in enumerate(program.kernels) if k.contraction and len(k.contraction.terms) == 3]
+    sizes = [len(sites) for _, kernel, sites in tasks_of(program) if kernel == from_states[-1]]
+    assert sum(sizes) == 100 and len(sizes) <= 10, "two tasks a row"
+
+
+def test_a_diagonal_lstm_goes_from_pixel_to_pixel():
+    """Within a row every state waits for the one before: no steps are merged, and from right to left, where a whole
+    row is ready at once, it runs as one wave after another."""
+    program = pixelfast.compile(PixelRNN((1, 6, 8), layers=1, hidden=3), backend="reference").program
+    assert program.lookahead == 1
+    of_step = Counter((step, kernel) for step, kernel, _ in tasks_of(program))
+    assert max(of_step.values()) == 8
+
+
+def test_a_recurrence_is_a_few_kernels_whatever_the_size():
+    def kernels(side: int) -> int:
+        model = PixelRNN((1, side, side), layers=2, hidden=3)
+        return len(pixelfast.compile(model, backend="cpu").program.kernels)
+
+    assert kernels(5) == kernels(17) < 30
+
+
+def test_a_weight_that_a_loop_uses_again_is_kept_once():
+    class Down(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs = MaskedConv("A", 1, 4)
+            self.state = nn.Conv1d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = [torch.tanh(row) for row in self.inputs(x).unbind(2)[:1]]
+            for row in self.inputs(x).unbind(2)[1:]:
+                rows.append(torch.tanh(row + self.state(rows[-1])))
+            return torch.stack(rows, dim=2)
+
+    def weights(height: int) -> set[int]:
+        sampler = pixelfast.compile(Down(), (1, height, 4), pixelfast.Categorical(4), "signed", backend="reference")
+        kernels = [k.contraction for k in sampler.program.kernels if k.contraction]
+        return {id(term.weight) for contraction in kernels for term in contraction.terms}
+
+    assert len(weights(3)) == len(weights(7))
+
+
 def gated(height: int) -> nn.Module:
     return GatedPixelCNN((1, height, 16), levels=4, hidden=4, dilations=(1, 2))
 
@@ -186,6 +242,33 @@ def test_flops_are_those_of_one_forward():
     above = (4 - 1) * (3 * 5 - 2)
     left = 4 * (5 - 1)
     assert program.flops == 2 * 4 * (above + left) + 2 * 4 * 4 * 20
+
+
+class BesideCoordinates(nn.Module):
+    """Features and maps of coordinates, in either order, through an activation and a 1x1 convolution."""
+
+    def __init__(self, maps_first: bool) -> None:
+        super().__init__()
+        self.stem, self.head = MaskedConv("A", 1, 6), nn.Conv2d(8, 4, 1)
+        self.maps_first = maps_first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.stem(x)
+        rows, columns = (torch.linspace(-1, 1, size) for size in h.shape[2:])
+        maps = torch.stack([rows[:, None].expand(h.shape[2:]), columns.expand(h.shape[2:])]).expand(len(x), -1, -1, -1)
+        both = torch.cat([maps, h] if self.maps_first else [h, maps], dim=1)
+        return self.head(nn.functional.elu(both) + both)
+
+
+@pytest.mark.parametrize("maps_first", [True, False])
+def test_constants_beside_features_do_not_part_them(maps_first):
+    """Every kernel is of the positions, all its channels together, whatever numbers the constants are."""
+    model = BesideCoordinates(maps_first).eval()
+    arguments = {"likelihood": pixelfast.Categorical(4), "input": "signed", "backend": "reference"}
+    small, large = (pixelfast.compile(model, shape=(1, *size), **arguments).program for size in ((4, 5), (9, 7)))
+    assert len(small.kernels) == len(large.kernels)
+    assert {kernel.sites for kernel in large.kernels} == {9 * 7}
+    assert len(large.tasks) <= len(large.kernels) * 9 * 7
 
 
 def test_programs_are_reproducible():

@@ -201,6 +201,8 @@ class TestAutoencoder:
             ({"commitment": 0}, "commitment must be a number above 0"),
             ({"decay": 1.0}, "decay must be"),
             ({"halvings": 0}, "halvings must be from 1"),
+            ({"form": "square"}, "form must be one of plain, rectified"),
+            ({"form": "rectified", "code_width": 3}, "code vectors of its features' width: code_width=64"),
         ],
     )
     def test_bad_arguments(self, arguments: dict[str, Any], message: str) -> None:
@@ -227,6 +229,17 @@ class TestPrior:
         assert_same_integers(codes, naive)
         images = pixelfast.naive_sample(model, 3, seed=2, condition=labels, dtype=torch.float64)
         assert torch.equal(sampler.sample(3, seed=2, condition=labels), images)
+
+    @pytest.mark.parametrize("classes", [None, 3])
+    def test_a_gated_stem(self, classes: int | None) -> None:
+        model = with_prior(classes=classes, prior_form="gated_stem", form="rectified", code_width=6)
+        labels = None if classes is None else torch.tensor([0, 1, 2])
+        sampler = pixelfast.compile(model, backend="reference", dtype=torch.float64)
+        naive = pixelfast.naive_sample(model, 3, seed=2, condition=labels, dtype=torch.float64)
+        assert_same_integers(sampler.sample(3, seed=2, condition=labels), naive)
+        codes = torch.randint(7, (3, 1, 3, 2))
+        plain = model.prior.double()(codes, labels)
+        torch.testing.assert_close(model.prior.train()(codes, labels), plain)
 
     def test_the_prior_is_causal_and_reads_every_code_before(self) -> None:
         prior = with_prior((1, 8, 12), prior_dilations=(1, 1, 1)).prior.double()
@@ -261,6 +274,8 @@ class TestPrior:
         prior = GatedPixelCNN((1, 3, 3), levels=4, hidden=4, dilations=(1,), input="levels")
         with pytest.raises(ShapeError, match="int64"):
             prior(torch.zeros(1, 1, 3, 3))
+        with pytest.raises(PixelfastError, match="form='gated_stem' is for codes"):
+            GatedPixelCNN((1, 3, 3), levels=4, hidden=4, form="gated_stem")
         with pytest.raises(PixelfastError, match="one channel"):
             GatedPixelCNN((3, 3, 3), levels=4, hidden=4, input="levels")
 

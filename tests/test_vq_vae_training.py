@@ -194,10 +194,11 @@ def test_figures_of_codes(data: Path, autoencoder: Path, tmp_path: Path) -> None
     codes = prior.encode(network_input(prior, images))
     error = (prior.decode(codes) - images.long()).double() / 255
     assert found.squared_error == pytest.approx(float(error.square().mean()), rel=1e-6)
-    assert (found.perplexity, found.used, found.codes_per_image) == (whole.perplexity, len(codes.unique()), 4)
-    assert 1 <= found.perplexity <= found.used
-    assert found.bits_per_code == pytest.approx(mean_loss(prior, images, labels.long()).item(), rel=1e-6)
-    assert code_figures(prior.autoencoder, images).bits_per_code is None
+    (one,) = found.maps.values()
+    assert (one.perplexity, one.used, one.codes_per_image) == (whole.maps["codes"].perplexity, len(codes.unique()), 4)
+    assert 1 <= one.perplexity <= one.used
+    assert one.bits_per_code == pytest.approx(mean_loss(prior, images, labels.long()).item(), rel=1e-6)
+    assert code_figures(prior.autoencoder, images).maps["codes"].bits_per_code is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_figures_of_codes(data: Path, autoencoder: Path, tmp_path: Path) -> None
     [
         (PRIOR, None, "recipe prior learns the codes of a trained VQ-VAE"),
         (CODES, "autoencoder", "recipe codes trains no prior: leave the autoencoder"),
-        (PRIOR, "other", "holds a gated_pixelcnn; a prior needs the codes of a vq_vae"),
+        (PRIOR, "other", "holds a gated_pixelcnn; vq_vae_with_prior needs the codes of a vq_vae"),
         (
             replace(PRIOR, config={**PRIOR.config, "codes": 9}),
             "autoencoder",
@@ -267,7 +268,7 @@ class TestCommands:
         assert json.loads((tmp_path / "b/log.jsonl").read_text().splitlines()[-1])["test_bits_per_code"] > 0
 
         status, out, err = run("sample", "b/model.safetensors", "-n", "3", "--labels", "0,1,2", "--npz", "s.npz")
-        assert (status, err) == (0, "") and "of the time decoding" in out
+        assert (status, err) == (0, "") and "of the time: codes " in out and "decoding" in out
         sampler = pixelfast.compile(pixelfast.load("b/model.safetensors"))
         expected = sampler.sample(3, condition=torch.arange(3))
         assert np.array_equal(np.load("s.npz")["images"], expected.numpy())

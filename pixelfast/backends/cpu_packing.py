@@ -22,6 +22,11 @@ PRECISIONS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.int8: INT8
 """As the extension names them."""
 
 
+Codes = dict[tuple[int, ...], tuple[list[np.ndarray], np.ndarray]]
+"""What weights become in int8, by the identity of their arrays: the extension keeps equal weights once where their
+arrays are the same."""
+
+
 def head_of(likelihood: Likelihood) -> tuple[str, int, int] | None:
     """(kind, levels, mixtures) as the extension knows the likelihood; None where it does not."""
     if isinstance(likelihood, DiscretizedLogisticMixture):
@@ -47,6 +52,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
     if head is None:
         raise ValueError(f"no kernel for {likelihood}")
     types = contraction_types(program, dtype)
+    codes: Codes = {}
     return _C.Engine(
         isa=isa,
         precision=PRECISIONS[dtype],
@@ -61,7 +67,7 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
             for b in program.buffers
         ],
         tables=[np.ascontiguousarray(t, dtype=np.int32) for t in program.tables],
-        kernels=[_kernel(k, PRECISIONS[t]) for k, t in zip(program.kernels, types, strict=True)],
+        kernels=[_kernel(k, PRECISIONS[t], codes) for k, t in zip(program.kernels, types, strict=True)],
         tasks=np.ascontiguousarray(program.tasks, dtype=np.int32),
         sites=np.ascontiguousarray(program.sites, dtype=np.int32),
         input=(
@@ -77,11 +83,11 @@ def build_engine(program: Program, likelihood: Likelihood, isa: str, dtype: torc
     )
 
 
-def _kernel(kernel: Kernel, precision: str) -> tuple[Any, ...]:
+def _kernel(kernel: Kernel, precision: str, codes: Codes) -> tuple[Any, ...]:
     return (
         kernel.sites,
         list(kernel.registers),
-        None if kernel.contraction is None else _contraction(kernel.contraction, precision),
+        None if kernel.contraction is None else _contraction(kernel.contraction, precision, codes),
         [_load(load) for load in kernel.loads],
         [_instruction(i) for i in kernel.instructions],
         [(s.register, s.start, s.count, s.buffer, s.table, s.channel) for s in kernel.stores],
@@ -89,11 +95,14 @@ def _kernel(kernel: Kernel, precision: str) -> tuple[Any, ...]:
     )
 
 
-def _contraction(contraction: Contraction, precision: str) -> tuple[Any, ...]:
+def _contraction(contraction: Contraction, precision: str, codes: Codes) -> tuple[Any, ...]:
     counts = [len(t.weight) for t in contraction.terms]
     weights, scales = [t.weight for t in contraction.terms], None
     if precision == INT8:
-        weights, scales = coded_weights(weights)
+        key = tuple(id(weight) for weight in weights)
+        if key not in codes:
+            codes[key] = coded_weights(weights)
+        weights, scales = codes[key]
     return (
         contraction.register,
         contraction.out_channels,

@@ -31,8 +31,10 @@ class ReferenceBackend:
         types = contraction_types(program, dtype)
         self._tables = [torch.from_numpy(t.astype(np.int64)) for t in program.tables]
         self._sites = torch.from_numpy(program.sites.astype(np.int64))
+        weights: dict[Any, torch.Tensor] = {}
         self._kernels = [
-            _Runner(k, self._tables, self.dtype, precision) for k, precision in zip(program.kernels, types, strict=True)
+            _Runner(k, self._tables, self.dtype, precision, weights)
+            for k, precision in zip(program.kernels, types, strict=True)
         ]
         self._constants = {
             i: torch.from_numpy(np.concatenate([b.data, np.zeros((1, b.channels))])).to(self.dtype)[None]
@@ -114,9 +116,19 @@ class ReferenceBackend:
 
 
 class _Runner:
-    """One kernel with its weights in the run's dtype; `precision` is what its contraction takes."""
+    """One kernel with its weights in the run's dtype; `precision` is what its contraction takes.
 
-    def __init__(self, kernel: Kernel, tables: list[torch.Tensor], dtype: torch.dtype, precision: torch.dtype) -> None:
+    `known`: weights of the other kernels, by the identity of the program's arrays.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        tables: list[torch.Tensor],
+        dtype: torch.dtype,
+        precision: torch.dtype,
+        known: dict[Any, torch.Tensor],
+    ) -> None:
         self.kernel = kernel
         self.precision = precision
         self.tables = tables
@@ -125,8 +137,11 @@ class _Runner:
         if kernel.contraction is not None:
             terms = kernel.contraction.terms
             for pattern in kernel.contraction.patterns:
-                stacked = np.concatenate([terms[t].weight for t in pattern]) if pattern else np.zeros((0, 1))
-                self.weights.append(self._rounded(torch.from_numpy(stacked).to(dtype)))
+                key = (precision, *(id(terms[t].weight) for t in pattern))
+                if key not in known:
+                    stacked = np.concatenate([terms[t].weight for t in pattern]) if pattern else np.zeros((0, 1))
+                    known[key] = self._rounded(torch.from_numpy(stacked).to(dtype))
+                self.weights.append(known[key])
             if precision == torch.int8:
                 codes, scales = coded_weights([t.weight for t in terms])
                 self.codes = [torch.from_numpy(c) for c in codes]

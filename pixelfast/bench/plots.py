@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,31 +36,44 @@ def write_plot(
     flops: float,
     weights_read: float,
     machine: Machine,
+    attended_bytes: float = 0.0,
 ) -> None:
     """A PNG: throughput against batch size with each dtype's limit; where there are sizes, time and memory too.
 
-    flops, weights_read: of one image; see `limit.limit_seconds`. weights_read: how many, not bytes.
+    flops, weights_read, attended_bytes: of one image; see `limit.limit_seconds`. weights_read: how many, not bytes.
     """
     figure = new_figure()
     panels = 3 if sizes else 1
     figure.set_size_inches(6.4 * panels, 4.8)
     figure.suptitle(f"{title}, {machine.name}, {machine.threads} threads", fontsize=10)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    _throughput(axes[0], rows, flops, weights_read, machine)
+    _throughput(
+        axes[0],
+        rows,
+        lambda batches, dtype: roofline(batches, flops, weights_read, machine, dtype, attended_bytes),
+    )
     if sizes:
         _time_per_pixel(axes[1], sizes)
         _memory(axes[2], sizes)
     figure.savefig(stream, format="png")
 
 
-def roofline(batches: np.ndarray, flops: float, weights_read: float, machine: Machine, dtype: str) -> np.ndarray:
+def roofline(
+    batches: np.ndarray,
+    flops: float,
+    weights_read: float,
+    machine: Machine,
+    dtype: str,
+    attended_bytes: float = 0.0,
+) -> np.ndarray:
     """The most images per second at each batch size."""
     kind = DTYPES[dtype]
-    limits = [limit_seconds(flops, weights_read * weight_size(kind), batch, machine, kind) for batch in batches]
+    weight_bytes = weights_read * weight_size(kind)
+    limits = [limit_seconds(flops, weight_bytes, batch, machine, kind, attended_bytes) for batch in batches]
     return batches / np.array(limits)
 
 
-def _throughput(axes: Any, rows: Sequence[Measurement], flops: float, weights_read: float, machine: Machine) -> None:
+def _throughput(axes: Any, rows: Sequence[Measurement], most: Callable[[np.ndarray, str], np.ndarray]) -> None:
     sizes = sorted({row.batch for row in rows})
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
     colours = {dtype: f"C{i}" for i, dtype in enumerate(dtypes)}
@@ -72,8 +85,7 @@ def _throughput(axes: Any, rows: Sequence[Measurement], flops: float, weights_re
         axes.plot(*zip(*line, strict=True), color=colours[dtype], marker=markers[backend], label=f"{backend} {dtype}")
     batches = np.geomspace(1, sizes[-1], 1 + POINTS_PER_DOUBLING * max(1, int(np.ceil(np.log2(sizes[-1])))))
     for dtype in dtypes:
-        most = roofline(batches, flops, weights_read, machine, dtype)
-        axes.plot(batches, most, color=colours[dtype], linestyle="--", label=f"limit in {dtype}")
+        axes.plot(batches, most(batches, dtype), color=colours[dtype], linestyle="--", label=f"limit in {dtype}")
     axes.set(title="Throughput", xlabel="batch size", ylabel="images per second", xscale="log")
     # Twice the batch, twice the images at best: powers of two on both axes.
     axes.set_yscale("log", base=2)

@@ -101,12 +101,19 @@ def spread(seconds: Sequence[float]) -> float | None:
 
 
 def measurement(
-    sampler: Sampler, batch: int, times: Times, naive: Naive, weights_read: float, machine: Machine
+    sampler: Sampler,
+    batch: int,
+    times: Times,
+    naive: Naive,
+    weights_read: float,
+    machine: Machine,
+    attended_bytes: float = 0.0,
 ) -> Measurement:
     """Times of a batch put beside naive sampling and the machine's limit. weights_read: how many, not bytes."""
     median = statistics.median(times.seconds)
     flops = sampler.program.flops
-    limit = limit_seconds(flops, weights_read * weight_size(sampler.dtype), batch, machine, sampler.dtype)
+    weight_bytes = weights_read * weight_size(sampler.dtype)
+    limit = limit_seconds(flops, weight_bytes, batch, machine, sampler.dtype, attended_bytes)
     plan = getattr(sampler.backend, "plan", None)
     return Measurement(
         batch=batch,
@@ -160,7 +167,7 @@ def footnotes(rows: Sequence[Measurement]) -> str:
     return (
         f"seconds: median over repeats ({rows[0].repeats}) after one call to warm up{calls}\n"
         "spread: between the slowest and the fastest repeat, as a share of the median\n"
-        "limit: the larger of arithmetic and reading weights from cache, at the rates above\n"
+        "limit: the larger of arithmetic and reading weights, keys and values from cache, at the rates above\n"
         f"naive: eager torch in float32, the fastest forward ({timed}) times {rows[0].naive_forwards:,}"
     )
 

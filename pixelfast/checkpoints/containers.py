@@ -1,41 +1,52 @@
-"""Reading named tensors from a file: safetensors, a PyTorch file through its restricted unpickler, or TensorFlow's.
+"""Reading named tensors from a file: safetensors, NumPy's .npz, a PyTorch file through its restricted unpickler, or
+TensorFlow's.
 
 Nothing read here can run code, and no tensor may claim more bytes than its file has.
 """
 
 from __future__ import annotations
 
+import argparse
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from pixelfast.checkpoints.protobuf import Malformed
 from pixelfast.checkpoints.tensor_bundle import is_table, read_bundle
-from pixelfast.errors import CheckpointError
+from pixelfast.errors import CheckpointError, PixelfastError
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+NUMPY_DTYPES = ("float64", "float32", "float16")
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02"
 MOST_TENSORS = 1 << 16
+PLAIN = (int, float, str, bool)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: float tensors on the CPU by name, and text metadata (safetensors only)."""
+    """What a file holds: float tensors on the CPU by name, and text metadata (safetensors only).
+
+    arguments: of an argparse.Namespace beside the tensors (PyTorch files only), by name, unchecked.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path) -> Contents:
-    """The tensors of a safetensors, PyTorch or TensorFlow checkpoint, told apart by their first or last bytes.
+    """The tensors of a safetensors, .npz, PyTorch or TensorFlow file, told apart by their first or last bytes and by what
+    a zip archive holds.
 
     Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
     """
@@ -48,15 +59,18 @@ def read(path: Path) -> Contents:
         raise CheckpointError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
-    if start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
-        contents = Contents(_read_torch(path, size), {})
+    if start.startswith(ZIP_MAGIC) and _holds_arrays(path):
+        contents = Contents(_read_npz(path), {})
+    elif start.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
+        contents = _read_torch(path, size)
     elif start[8:] == b"{":
         contents = _read_safetensors(path)
     elif table:
         contents = Contents(_read_tensorflow(path), {})
     else:
         raise CheckpointError(
-            f"{path}: neither a safetensors, a PyTorch nor a TensorFlow checkpoint; save the model with pixelfast.save"
+            f"{path}: neither a safetensors nor a PyTorch nor an .npz nor a TensorFlow file; save the model with "
+            "pixelfast.save"
         )
     check_values(path, contents.tensors)
     return contents
@@ -108,12 +122,43 @@ def _read_tensorflow(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
 
 
-def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
+def _holds_arrays(path: Path) -> bool:
+    """Whether all members of a zip archive are NumPy arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    # Here, because importing pixelfast does not load the data sets and the library of pictures.
+    from pixelfast.data.named_arrays import NpzFile
+
+    try:
+        arrays = NpzFile(path)
+        if len(arrays.headers) > MOST_TENSORS:
+            raise CheckpointError(f"{path}: has {len(arrays.headers)} arrays, more than {MOST_TENSORS}")
+        tensors = {}
+        for name, header in arrays.headers.items():
+            if header.dtype.newbyteorder("=").name not in NUMPY_DTYPES:
+                accepted = ", ".join(NUMPY_DTYPES)
+                raise CheckpointError(f"{path}: {brief(name)} is {brief(header.dtype)}; accepted are {accepted}")
+            tensors[name] = torch.from_numpy(np.array(arrays.array(name), dtype=header.dtype.newbyteorder("=")))
+        return tensors
+    except CheckpointError:
+        raise
+    except (PixelfastError, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: damaged .npz file: {brief(error)}") from None
+
+
+def _read_torch(path: Path, size: int) -> Contents:
     _require_safe_torch(path)
     _refuse_compressed(path, size)
     try:
         # Its warnings about odd files would stand before our one line.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     # The restricted unpickler raises almost any exception on damaged files; every one means "refused".
@@ -125,7 +170,15 @@ def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
     tensors = _state_dict(path, loaded)
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise CheckpointError(f"{path}: its tensors claim more bytes than the file has")
-    return tensors
+    return Contents(tensors, {}, _arguments(loaded))
+
+
+def _arguments(loaded: Any) -> dict[str, Any]:
+    """What people keep of their command line beside the tensors, as far as it is numbers and words."""
+    given = loaded.get("args") if isinstance(loaded, dict) else None
+    if not isinstance(given, argparse.Namespace):
+        return {}
+    return {name: value for name, value in vars(given).items() if isinstance(name, str) and type(value) in PLAIN}
 
 
 def _require_safe_torch(path: Path) -> None:
@@ -159,6 +212,8 @@ def _state_dict(path: Path, loaded: Any) -> dict[str, Tensor]:
             break
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(f"{path}: holds no dictionary of tensors (a state_dict)")
+    # How many batches a batch norm has seen, the one whole number in common checkpoints: nothing is computed with it.
+    loaded = {name: value for name, value in loaded.items() if not str(name).endswith(".num_batches_tracked")}
     if len(loaded) > MOST_TENSORS:
         raise CheckpointError(f"{path}: has {len(loaded)} tensors, more than {MOST_TENSORS}")
     for name, tensor in loaded.items():

@@ -32,10 +32,11 @@ def load(
     """The model in a checkpoint, in eval mode on the CPU, in the dtype of the file.
 
     Arguments:
-        path: a file written by `save`, or a safetensors, PyTorch or TensorFlow file of a foreign layout. PyTorch files
-            are read with weights_only=True and nothing else; loading never runs code. Of TensorFlow's several files
-            any one, or their common prefix.
-        layout: "pixelfast", "uvadlc", "pclucas14" or "openai-tf1"; recognised from the names and shapes when left out.
+        path: a file written by `save`, or a safetensors, .npz, PyTorch or TensorFlow file of a foreign layout. PyTorch
+            files are read with weights_only=True and nothing else; loading never runs code. Of TensorFlow's several
+            files any one, or their common prefix.
+        layout: "pixelfast", "uvadlc", "pclucas14", "openai-tf1", "rosinality", "ritheshkumar95" or "taimir"; recognised
+            from the names and shapes when left out.
         shape: (C, H, W), for foreign layouts, which do not record it.
         dilations: one per layer, for "uvadlc" files, which do not record them.
 
@@ -47,7 +48,7 @@ def load(
         raise CheckpointError(f"{path}: not a regular file; a checkpoint is one file")
     contents = read(path)
     try:
-        converted = _convert(contents, layout, Hints(shape, dilations))
+        converted = _convert(contents, layout, Hints(shape, dilations, contents.arguments))
         return _build(converted)
     except PixelfastError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -75,7 +76,7 @@ def _convert(contents: Contents, layout: str | None, hints: Hints) -> Converted:
     if layout == native.NAME or (layout is None and description is not None):
         if description is None:
             raise CheckpointError(f"not a {native.NAME} file: its metadata has no description of a model")
-        if hints != Hints():
+        if (hints.shape, hints.dilations) != (None, None):
             raise CheckpointError("a pixelfast file records its shape and dilations; leave both out")
         return Converted(*native.parse(description), contents.tensors)
     tensors = without_data_parallel(contents.tensors)

@@ -25,13 +25,13 @@ def entries(table: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
     if len(table) < FOOTER or bytes(table[-len(MAGIC) :]) != MAGIC:
         raise Malformed("it does not end like a table")
     footer = table[-FOOTER:]
-    handles, place = [], 0
+    numbers, place = [], 0
     for _ in range(4):  # where the lists of meta blocks and of blocks lie, and how long they are
-        handle, place = varint(footer, place)
-        handles.append(handle)
-    if list(_block(table, *handles[:2])):
+        number, place = varint(footer, place)
+        numbers.append(number)
+    if list(_block(table, *numbers[:2])):
         raise Malformed("it has blocks of another kind")
-    offset, size = handles[2:]
+    offset, size = numbers[2:]
     last = b""
     for _, handle in _block(table, offset, size):
         offset, place = varint(handle, 0)

@@ -9,6 +9,7 @@ and tensor.proto. Every checksum is compared.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def index_of(path: Path) -> Path:
     """The table that a checkpoint is read from, given it, one of its data files, or the prefix of both."""
     name = re.sub(r"\.data-\d{5}-of-\d{5}$", "", path.name)
     index = path.with_name(name + ".index")
-    return index if (name != path.name or not path.exists()) and index.exists() else path
+    # os.path, for names that cannot be: they do not exist.
+    return index if (name != path.name or not os.path.exists(path)) and os.path.exists(index) else path
 
 
 def is_table(path: Path) -> bool:

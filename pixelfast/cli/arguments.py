@@ -56,6 +56,20 @@ def temperature(text: str) -> float:
     return value
 
 
+def stage_seeds(text: str) -> dict[str, int]:
+    """Seeds by stage, such as top=3,bottom=0."""
+    parse_seed = integer(0, 2**64 - 1)
+    seeds: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, seed = part.partition("=")
+        if not (name and equals):
+            raise argparse.ArgumentTypeError(f"{part!r} is not STAGE=SEED, such as latents=3")
+        if name in seeds:
+            raise argparse.ArgumentTypeError(f"stage {name} has two seeds")
+        seeds[name] = parse_seed(seed)
+    return seeds
+
+
 def filename(text: str) -> str:
     """A path; an empty one is most likely a variable of a script that was never set."""
     if not text:
@@ -111,6 +125,25 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--label", type=integer(0), help="class of all images")
     labels.add_argument(
         "--labels", type=integers(0), metavar="L,L,...", help="classes of the images, repeated to fill -n"
+    )
+
+
+def add_binarise(parser: argparse.ArgumentParser) -> None:
+    """--binarise."""
+    parser.add_argument(
+        "--binarise",
+        choices=("threshold", "stochastic"),
+        help="make two levels of the data's, for a model of two: cut in the middle, or drawn, the same at every call",
+    )
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """--seeds."""
+    parser.add_argument(
+        "--seeds",
+        type=stage_seeds,
+        metavar="STAGE=SEED,...",
+        help="other seeds for single stages of a model in stages, such as latents=3: all else stays as it was",
     )
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from pixelfast import machine as machines
 from pixelfast import shipped
-from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, standard, versions
+from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, stages, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import check_pixels, hints_of, load_model
 from pixelfast.cli.outputs import Outputs
-from pixelfast.errors import CheckpointError
-from pixelfast.limit import fewest_weight_bytes
+from pixelfast.errors import CheckpointError, PixelfastError
+from pixelfast.limit import fewest_attended_bytes, fewest_weight_bytes
 from pixelfast.machine import Machine
 from pixelfast.problem import Problem, make_problem
 from pixelfast.sampler import Sampler
+from pixelfast.stages import in_stages
 
 LARGEST_BATCH = 1 << 16
 
@@ -118,6 +119,7 @@ class Subject:
     problem: Problem
     flops: float
     weights_read: int
+    attended_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -143,31 +145,68 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         plots.new_figure()  # before the work: can there be one?
     model = find_model(args.model, args.layout, **hints_of(args))
+    if in_stages(model):
+        run_stages(args, model)
+        return
     check_pixels(model, "bench")
     for size in args.sizes:
         sizes.problem_of_size(model, size)
     with Outputs() as outputs:
         report, picture = (outputs.open(path) if path else None for path in (args.json, args.plot))
-        found = measure(args, model)
+        found = measure(args, model, args.model)
         print_figures(found)
         if picture:
             subject = found.subject
             plots.write_plot(
-                picture, args.model, found.rows, found.by_size, subject.flops, subject.weights_read, found.machine
+                picture,
+                args.model,
+                found.rows,
+                found.by_size,
+                subject.flops,
+                subject.weights_read,
+                found.machine,
+                subject.attended_bytes,
             )
         if report:
             report.write(json.dumps(as_json(found), indent=2).encode() + b"\n")
         outputs.commit()
 
 
-def measure(args: argparse.Namespace, model: Any) -> Figures:
+def run_stages(args: argparse.Namespace, model: Any) -> None:
+    """Every stage of a model in stages by itself, then all of them together with decoding."""
+    given = [name for name, value in (("--sizes", args.sizes), ("--plot", args.plot)) if value]
+    if given:
+        raise PixelfastError(f"{args.model} samples in stages, which have no {' and no '.join(given)}: leave it out")
+    with Outputs() as outputs:
+        report = outputs.open(args.json) if args.json else None
+        found = {}
+        for stage in model.stages:
+            print(f"stage    {stage.name}")
+            found[stage.name] = measure(args, stage.network, f"{args.model} ({stage.name})")
+            print_figures(found[stage.name])
+            print()
+        decoding = {batch: stages.time_decoding(model, batch, args.repeats) for batch in args.batch_sizes}
+        whole = stages.pipelines({name: one.rows for name, one in found.items()}, decoding)
+        if whole:
+            print(f"all stages\n\n{stages.pipeline_table(whole)}\n\ndecoding: in float64, one image at a time")
+        if report:
+            content = {
+                "stages": {name: as_json(one) for name, one in found.items()},
+                "pipelines": [{**asdict(one), "seconds": one.seconds} for one in whole],
+            }
+            report.write(json.dumps(content, indent=2).encode() + b"\n")
+        outputs.commit()
+
+
+def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     """Everything the arguments ask for. What is measured is printed before the measurements."""
     show = progress.wanted(args.progress)
     samplers, refusals = engines.compile_each(model, args.backends, args.dtypes)
     problem = make_problem(model, None, None, None, None, None)
     analysis = analyse(problem)
     weights_read = fewest_weight_bytes(analysis.graph, analysis.ready, itemsize=1)
-    subject = Subject(args.model, model, problem, samplers[0].program.flops, weights_read)
+    attended_bytes = fewest_attended_bytes(analysis.graph, analysis.ready)
+    subject = Subject(name, model, problem, samplers[0].program.flops, weights_read, attended_bytes)
     print_subject(subject, samplers, refusals)
 
     before, load = machines.measure(), quiet.load()
@@ -187,7 +226,7 @@ def measure(args: argparse.Namespace, model: Any) -> Figures:
     ]
     after, loads, own_spread = machines.measure(), (load, quiet.load()), quiet.own_spread(args.repeats)
     machine = before.best(after)
-    rows = [sampling.measurement(*timed, weights_read, machine) for timed in times]
+    rows = [sampling.measurement(*timed, weights_read, machine, attended_bytes) for timed in times]
     profiles = [
         found
         for batch in args.batch_sizes
@@ -200,9 +239,11 @@ def measure(args: argparse.Namespace, model: Any) -> Figures:
 
 
 def print_subject(subject: Subject, samplers: list[Sampler], refusals: list[engines.Refusal]) -> None:
+    attended = subject.attended_bytes / 4e6
     print(
         f"model    {subject.name}, {subject.parameters / 1e6:.2f} M parameters, {subject.flops / 1e9:.2f} GFLOP "
-        f"per image, at least {subject.weights_read / 1e6:.0f} M weights read"
+        f"per image, at least {subject.weights_read / 1e6:.0f} M weights"
+        + (f" and {attended:.0f} M keys and values read" if attended else " read")
     )
     for sampler in samplers:
         print(f"engine   {engines.label(sampler)}, compiled in {sampler.compile_seconds:.1f} s")
@@ -243,6 +284,7 @@ def as_json(found: Figures) -> dict[str, Any]:
             "parameters": subject.parameters,
             "flops_per_image": subject.flops,
             "fewest_weights_read": subject.weights_read,
+            "fewest_attended_bytes": subject.attended_bytes,
             "engines": [_engine(sampler) for sampler in found.samplers],
             "not_run": [asdict(refusal) for refusal in found.refusals],
         },
@@ -269,5 +311,5 @@ def _models() -> str:
     """The names there are, for --help."""
     lines = ["models:"]
     lines += [f"  {name}: shipped" for name in shipped.names()]
-    lines += [f"  {name}: {what}, random weights" for name, (what, _) in standard.MODELS.items()]
+    lines += [f"  {name}: {one.description}, random weights" for name, one in standard.MODELS.items()]
     return "\n".join(lines)

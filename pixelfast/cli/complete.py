@@ -10,10 +10,17 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, images, pictures, progress
-from pixelfast.cli.loading import check_fits, check_pixels, label_condition, named_model
-from pixelfast.data import open_data
+from pixelfast.cli.loading import (
+    check_fits,
+    check_pixels,
+    label_condition,
+    named_model,
+    open_prepared,
+    seeds_by_stage,
+)
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError, ShapeError
+from pixelfast.models.registry import levels_of
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -28,10 +35,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     source.add_argument("--data", metavar="PATH", help=f"image --index of --split of a data set: {ACCEPTED}")
     parser.add_argument("--index", type=arguments.integer(0), default=0, help="default: 0")
     parser.add_argument("--split", choices=("train", "test"), default="test")
+    arguments.add_binarise(parser)
     parser.add_argument("--rows-given", type=arguments.integer(0), metavar="R", help="default: half")
     parser.add_argument("-n", type=arguments.integer(1), default=8, help="completions (default: 8)")
     arguments.add_pictures(parser, default="completions.png")
     arguments.add_sampling(parser)
+    arguments.add_seeds(parser)
     arguments.add_engine(parser)
     arguments.add_progress(parser)
     parser.set_defaults(run=run)
@@ -57,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             progress=progress.wanted(args.progress),
             known=torch.from_numpy(image),
             mask=torch.from_numpy(mask),
+            **seeds_by_stage(sampler, args),
         )
         pictures_out.write(completions, given=mask, first=np.where(mask, image, 0))
     print(f"{args.n} completions, {rows} rows given, seed {args.seed}: {pictures.summary(sampler.stats)}")
@@ -65,8 +75,8 @@ def run(args: argparse.Namespace) -> None:
 def _image(args: argparse.Namespace, model: Any) -> np.ndarray:
     """The image to complete, int64 (1, C, H, W)."""
     if args.image is not None:
-        return images.read_image(args.image, tuple(model.shape), model.likelihood.levels)
-    data = open_data(args.data, args.split)
+        return images.read_image(args.image, tuple(model.shape), levels_of(model))
+    data = open_prepared(args)
     check_fits(model, data)
     if args.index >= len(data):
         raise PixelfastError(f"--index {args.index}: the {args.split} split has images 0 to {len(data) - 1}")

@@ -15,9 +15,9 @@ FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
 
 
-def write_png(stream: BinaryIO, images: np.ndarray, levels: int) -> None:
+def write_png(stream: BinaryIO, images: np.ndarray, levels: int, columns: int | None = None) -> None:
     """One PNG grid of integers (N, C, H, W)."""
-    grid(images, levels).save(stream, format="PNG")
+    grid(images, levels, columns).save(stream, format="PNG")
 
 
 def write_gif(stream: BinaryIO, images: np.ndarray, levels: int, given: np.ndarray | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 
 from pixelfast import checkpoints, shipped
 from pixelfast.checkpoints.tensor_bundle import index_of
-from pixelfast.data import ImageData
+from pixelfast.data import ImageData, open_data
 from pixelfast.errors import CheckpointError, PixelfastError, ShapeError
 from pixelfast.models import registry
 from pixelfast.models.registry import levels_of
+from pixelfast.stages import StagedSampler
+from pixelfast.training.images import BINARISE, ImageSet
 
 
 def model_path(name: str) -> Path:
@@ -96,8 +99,36 @@ def labels_of(model: Any, data: ImageData) -> torch.Tensor | None:
     return data.labels
 
 
+class _Binarised:
+    """Images of two levels, each with the same noise at every call."""
+
+    def __init__(self, data: ImageData, how: str) -> None:
+        self.shape = tuple(data.images.shape)
+        self._set = ImageSet(data, [BINARISE[how]], seed=0, conditional=False)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def __getitem__(self, index: torch.Tensor | slice, /) -> torch.Tensor:
+        chosen = torch.arange(len(self))[index] if isinstance(index, slice) else index
+        return self._set.always_the_same(chosen)[0]
+
+
+def open_prepared(args: argparse.Namespace) -> ImageData:
+    """The data of --data, --split and --binarise."""
+    data = open_data(args.data, args.split)
+    if args.binarise is None:
+        return data
+    levels = BINARISE[args.binarise].levels_after(data.levels)
+    return replace(data, images=_Binarised(data, args.binarise), levels=levels)
+
+
 def check_fits(model: Any, data: ImageData) -> None:
     """ShapeError unless the model is one of images like the data's."""
+    if tuple(model.shape) == data.shape and levels_of(model) == 2 < data.levels:
+        raise ShapeError(
+            f"the model is for images of 2 levels, the data have {data.levels}: give --binarise threshold or stochastic"
+        )
     if tuple(model.shape) != data.shape or levels_of(model) != data.levels:
         raise ShapeError(
             f"the model is for images {tuple(model.shape)} with {levels_of(model)} levels, "
@@ -111,3 +142,15 @@ def check_pixels(model: Any, command: str) -> None:
         raise PixelfastError(
             f"{command} takes a model of pixels; this is a {registry.name_of(model)}, which `pixelfast eval` knows"
         )
+
+
+def seeds_by_stage(sampler: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """The argument `seeds` of a sampler in stages from --seeds; nothing where there is none.
+
+    Raises PixelfastError for a model that does not sample in stages.
+    """
+    if args.seeds is None:
+        return {}
+    if not isinstance(sampler, StagedSampler):
+        raise PixelfastError("--seeds is for models that sample in stages: give --seed alone")
+    return {"seeds": args.seeds}

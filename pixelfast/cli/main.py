@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 import pixelfast
-from pixelfast.cli import bench, complete, convert, doctor, evaluate, models, sample, train
+from pixelfast.cli import bench, codes, complete, convert, doctor, evaluate, models, reconstruct, sample, train
 from pixelfast.cli.arguments import Parser
 from pixelfast.errors import PixelfastError
 
-COMMANDS = (sample, complete, train, evaluate, bench, convert, models, doctor)
+COMMANDS = (sample, complete, train, evaluate, reconstruct, codes, bench, convert, models, doctor)
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
 """Exit statuses; errors of usage are 2, as everywhere."""

@@ -12,6 +12,7 @@ from pixelfast.cli.loading import check_pixels, named_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
+from pixelfast.stages import in_stages
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
 def draw_receptive_field(model: Any, path: str, at: tuple[int | None, int | None]) -> None:
     """Writes the picture and says how much is in it."""
     check_pixels(model, "--receptive-field")
+    if in_stages(model):
+        raise PixelfastError("--receptive-field is of one network; this model samples in stages")
     report = check_causality(model)
     field = report.receptive_field(*at)
     with Outputs() as outputs:

@@ -8,7 +8,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, pictures, progress
-from pixelfast.cli.loading import check_pixels, label_condition, named_model
+from pixelfast.cli.loading import check_pixels, label_condition, named_model, seeds_by_stage
 from pixelfast.stages import in_stages
 
 
@@ -18,6 +18,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-n", type=arguments.integer(1), default=64, help="number of images (default: 64)")
     arguments.add_pictures(parser, default="samples.png")
     arguments.add_sampling(parser)
+    arguments.add_seeds(parser)
     arguments.add_engine(parser)
     arguments.add_progress(parser)
     parser.set_defaults(run=run)
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
             temperature=args.temperature,
             batch_size=args.batch_size,
             progress=progress.wanted(args.progress),
+            **seeds_by_stage(sampler, args),
         )
         pictures_out.write(images)
     print(f"{args.n} images, seed {args.seed}: {pictures.summary(sampler.stats)}")

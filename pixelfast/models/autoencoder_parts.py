@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,3 +66,52 @@ class Decoder(nn.Module):
         for doubling in self.doublings:
             x = doubling(F.relu(x))
         return x
+
+
+class RectifiedBlock(ResidualBlock):
+    """A residual block of what is not negative: h + conv1x1(relu(conv3x3(h))) of h = relu(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.relu(x))
+
+
+class RectifiedEncoder(nn.Module):
+    """Images (N, channels, H, W) -> features (N, hidden, H / 2**halvings, W / 2**halvings).
+
+    Convolutions of kernel 4 and stride 2 with a relu between them, then rectified blocks.
+    """
+
+    def __init__(self, channels: int, hidden: int, blocks: int, inner: int, halvings: int) -> None:
+        super().__init__()
+        widths = [channels, *[hidden] * halvings]
+        self.halvings = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(RectifiedBlock(hidden, inner) for _ in range(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, halving in enumerate(self.halvings):
+            x = halving(F.relu(x) if index else x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class RectifiedDecoder(nn.Module):
+    """Features (N, hidden, h, w) -> (N, channels, h * 2**doublings, w * 2**doublings) between -1 and 1, a
+    `RectifiedEncoder` in reverse."""
+
+    def __init__(self, hidden: int, blocks: int, inner: int, channels: int, doublings: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(RectifiedBlock(hidden, inner) for _ in range(blocks))
+        widths = [*[hidden] * doublings, channels]
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        for doubling in self.doublings:
+            x = doubling(F.relu(x))
+        return torch.tanh(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -50,6 +51,13 @@ def positive(name: str, value: object) -> float:
     return float(value)
 
 
+def number(name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise PixelfastError(f"{name} must be a number from {low:g} to {high:g}, not {_short(value)}")
+    return float(value)
+
+
 def choice(name: str, value: object, accepted: Sequence[str]) -> str:
     """`value` when it is one of the accepted words."""
     if not isinstance(value, str) or value not in accepted:
@@ -95,6 +103,11 @@ def integer_images(x: torch.Tensor, channels: int) -> None:
         raise ShapeError(f"the input must be (N, {channels}, H, W), not {tuple(x.shape)}")
     if x.dtype not in (torch.int64, torch.int32):
         raise ShapeError(f"the input must be int64 levels, not {x.dtype}")
+
+
+def arguments(kind: type) -> list[str]:
+    """The names of a constructor's arguments."""
+    return list(inspect.signature(kind).parameters)
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,10 @@ from pixelfast.models.conditioning import ConditionKind, project
 from pixelfast.models.fused import fused
 
 MAX_LAYERS = 128
+FORMS = ("plain", "gated_stem")
+GATED_STEM_KERNEL = 7
+GATED_STEM_HEAD = 512
+"""Features between the two last convolutions of a network with a gated stem."""
 
 
 def gate(features: Tensor) -> Tensor:
@@ -91,6 +95,29 @@ class GatedBlock(nn.Module):
         return project(self.condition_vertical, condition), project(self.condition_horizontal, condition)
 
 
+class GatedStem(nn.Module):
+    """A first layer of both stacks that is gated itself: (N, hidden, H, W) -> (v, h), each the same.
+
+    As a `GatedBlock` of kernel 7 that does not see the pixel's own row, or pixel, and has no residual.
+    """
+
+    def __init__(self, hidden: int, condition: ConditionKind) -> None:
+        super().__init__()
+        self.vertical = VerticalConv(hidden, 2 * hidden, GATED_STEM_KERNEL, include_row=False)
+        self.horizontal = HorizontalConv(hidden, 2 * hidden, GATED_STEM_KERNEL, include_pixel=False)
+        self.link = MaskedConv1x1(2 * hidden, 2 * hidden, None)
+        self.mix = MaskedConv1x1(hidden, hidden, None)
+        self.condition = condition.projection(2 * hidden)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        above = self.vertical(x)
+        left = self.horizontal(x, self.link(above))
+        if condition is not None and self.condition is not None:
+            added = project(self.condition, condition)
+            above, left = above + added, left + added
+        return gate(above), self.mix(gate(left))
+
+
 class GatedPixelCNN(nn.Module):
     """Gated PixelCNN (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders"), with
     the dilations and the exact arithmetic of the UvA deep-learning notebooks' tutorial 12.
@@ -111,6 +138,8 @@ class GatedPixelCNN(nn.Module):
             pixels before. The same for C = 1.
         input: "signed" (floats: levels scaled to [-1, 1]), "unit" ([0, 1]), or "levels" (integers, each read through
             an embedding of `hidden` features; one channel only): for codes, whose numbers mean nothing.
+        form: "plain", or "gated_stem", the prior of the PyTorch VQ-VAE most people have: the first layer is of kernel
+            7, gated and conditional itself, and two 1x1 convolutions with a relu between them end it. For codes only.
 
     Raises ShapeError for a bad shape, input or condition, PixelfastError for any other bad argument.
     """
@@ -127,6 +156,7 @@ class GatedPixelCNN(nn.Module):
         vector_condition: int | None = None,
         channel_order: str = "sequential",
         input: str = "signed",
+        form: str = "plain",
     ) -> None:
         super().__init__()
         self.shape = checks.image_shape(shape)
@@ -140,6 +170,9 @@ class GatedPixelCNN(nn.Module):
         self.input = checks.choice("input", input, ("signed", "unit", "levels"))
         if self.input == "levels" and channels > 1:
             raise PixelfastError(f"input='levels' is for one channel, the shape has {channels}")
+        self.form = checks.choice("form", form, FORMS)
+        if self.form == "gated_stem" and self.input != "levels":
+            raise PixelfastError(f"form='gated_stem' is for codes, input='levels', not {self.input!r}")
         self.condition = ConditionKind(classes, spatial_condition, vector_condition)
         self.likelihood = Categorical(levels=levels)
         self.config: dict[str, Any] = {
@@ -153,6 +186,7 @@ class GatedPixelCNN(nn.Module):
             "vector_condition": vector_condition,
             "channel_order": channel_order,
             "input": input,
+            "form": form,
         }
 
         stem_mask = mask = head_mask = None
@@ -164,13 +198,20 @@ class GatedPixelCNN(nn.Module):
         if self.input == "levels":
             self.embedding = nn.Embedding(levels, hidden)
             features = hidden
-        self.stem_vertical = VerticalConv(features, hidden, kernel_size, include_row=False)
-        self.stem_horizontal = HorizontalConv(features, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask)
+        if self.form == "gated_stem":
+            self.stem = GatedStem(hidden, self.condition)
+            self.before_head = MaskedConv1x1(hidden, GATED_STEM_HEAD, None)
+        else:
+            self.stem_vertical = VerticalConv(features, hidden, kernel_size, include_row=False)
+            self.stem_horizontal = HorizontalConv(
+                features, hidden, kernel_size, include_pixel=groups > 1, mask=stem_mask
+            )
         self.blocks = nn.ModuleList(
             GatedBlock(hidden, kernel_size, dilation, mask, self.condition) for dilation in dilations
         )
         # The level is the slow index of the output and the channel the fast one: the mask repeats per level.
-        self.head = MaskedConv1x1(hidden, levels * channels, head_mask)
+        last = GATED_STEM_HEAD if self.form == "gated_stem" else hidden
+        self.head = MaskedConv1x1(last, levels * channels, head_mask)
 
     @property
     def condition_example(self) -> Tensor | None:
@@ -185,7 +226,9 @@ class GatedPixelCNN(nn.Module):
         self.condition.check(condition, x)
         if self.input == "levels":
             x = self.embedding(x[:, 0]).permute(0, 3, 1, 2)
-        v, h = self.stem_vertical(x), self.stem_horizontal(x)
+        gated_stem = self.form == "gated_stem"
+        v, h = self.stem(x, condition) if gated_stem else (self.stem_vertical(x), self.stem_horizontal(x))
         for block in self.blocks:
             v, h = block(v, h, condition)
-        return self.head(nn.functional.elu(h)).unflatten(1, (self.likelihood.levels, self.shape[0]))
+        h = nn.functional.relu(self.before_head(h)) if gated_stem else nn.functional.elu(h)
+        return self.head(h).unflatten(1, (self.likelihood.levels, self.shape[0]))

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelfast.errors import ShapeError
+from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models import checks
-from pixelfast.models.autoencoder_parts import Decoder, Encoder
+from pixelfast.models.autoencoder_parts import Decoder, Encoder, RectifiedDecoder, RectifiedEncoder
 from pixelfast.models.vector_quantizer import VectorQuantizer
 
 MAX_HALVINGS = 8
+FORMS = ("plain", "rectified")
 
 
 class VQVAE(nn.Module):
@@ -32,6 +33,9 @@ class VQVAE(nn.Module):
         codes: size of the codebook.
         code_width: length of its vectors.
         codebook, decay, commitment: see `VectorQuantizer`.
+        form: "plain", the paper's network, or "rectified", the PyTorch one most people have: residual blocks pass on
+            what is not negative only, features are the code vectors' own (code_width is hidden), and images end in
+            a tanh.
 
     Raises ShapeError for a bad shape or input, PixelfastError for any other bad argument.
     """
@@ -53,6 +57,7 @@ class VQVAE(nn.Module):
         codebook: str = "ema",
         decay: float = 0.99,
         commitment: float = 0.25,
+        form: str = "plain",
     ) -> None:
         super().__init__()
         self.shape = checks.image_shape(shape)
@@ -68,8 +73,16 @@ class VQVAE(nn.Module):
         self.code_shape = (1, height // self.stride, width // self.stride)
         """(1, h, w) of the map of codes."""
         self.quantizer = VectorQuantizer(codes, code_width, codebook, decay, commitment)
-        self.encoder = Encoder(channels, hidden, residual_blocks, residual_hidden, code_width, halvings)
-        self.decoder = Decoder(code_width, hidden, residual_blocks, residual_hidden, channels, halvings)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if checks.choice("form", form, FORMS) == "rectified":
+            if code_width != hidden:
+                raise PixelfastError(f"form='rectified' has code vectors of its features' width: code_width={hidden}")
+            self.encoder = RectifiedEncoder(channels, hidden, residual_blocks, residual_hidden, halvings)
+            self.decoder = RectifiedDecoder(hidden, residual_blocks, residual_hidden, channels, halvings)
+        else:
+            self.encoder = Encoder(channels, hidden, residual_blocks, residual_hidden, code_width, halvings)
+            self.decoder = Decoder(code_width, hidden, residual_blocks, residual_hidden, channels, halvings)
         self.config: dict[str, Any] = {
             "shape": list(self.shape),
             "levels": self.levels,
@@ -82,6 +95,7 @@ class VQVAE(nn.Module):
             "codebook": codebook,
             "decay": decay,
             "commitment": commitment,
+            "form": form,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,11 +121,24 @@ class VQVAE(nn.Module):
                 f"codes must be integers (N, {', '.join(map(str, self.code_shape))}), got {codes.dtype} "
                 f"{tuple(codes.shape)}"
             )
-        signed = self.decoder(self.quantizer.lookup(codes[:, 0].long()))
-        return ((signed + 1) * (0.5 * (self.levels - 1))).round().clamp(0, self.levels - 1).long()
+        return levels_of_signed(self.decoder(self.quantizer.lookup(codes[:, 0].long())), self.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The images of the codes of images x, float (N, C, H, W) in [-1, 1]: int64 levels (N, C, H, W)."""
+        return self.decode(self.encode(x))
+
+    @property
+    def quantizers(self) -> dict[str, VectorQuantizer]:
+        """The codebook of each map of codes, of which there is one here."""
+        return {"codes": self.quantizer}
 
     def _features(self, x: Tensor) -> Tensor:
         checks.float_images(x, self.shape[0])
         if x.shape[2] % self.stride or x.shape[3] % self.stride:
             raise ShapeError(f"height and width must be multiples of {self.stride}, not {x.shape[2]}x{x.shape[3]}")
         return self.encoder(x)
+
+
+def levels_of_signed(signed: Tensor, levels: int) -> Tensor:
+    """Floats as an autoencoder reconstructs them, levels scaled to [-1, 1] -> the nearest levels, int64."""
+    return ((signed + 1) * (0.5 * (levels - 1))).round().clamp(0, levels - 1).long()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class VQVAEWithPrior(nn.Module):
     alone: the autoencoder is trained before, and frozen.
 
     Arguments: those of `VQVAE`, and
-        prior_hidden, prior_dilations, prior_kernel_size: of the prior, see `GatedPixelCNN`.
+        prior_hidden, prior_dilations, prior_kernel_size, prior_form: of the prior, see `GatedPixelCNN`.
         classes: number of classes; `condition` is then int64 labels (N,).
 
     Raises ShapeError for a bad shape or condition, PixelfastError for any other bad argument.
@@ -44,10 +44,12 @@ class VQVAEWithPrior(nn.Module):
         codebook: str = "ema",
         decay: float = 0.99,
         commitment: float = 0.25,
+        form: str = "plain",
         prior_hidden: int = 64,
         prior_dilations: Sequence[int] = (1, 1, 1, 1),
         prior_kernel_size: int = 3,
         classes: int | None = None,
+        prior_form: str = "plain",
     ) -> None:
         super().__init__()
         self.autoencoder = VQVAE(
@@ -62,6 +64,7 @@ class VQVAEWithPrior(nn.Module):
             codebook,
             decay,
             commitment,
+            form,
         ).requires_grad_(False)
         self.shape, self.levels = self.autoencoder.shape, self.autoencoder.levels
         self.prior = GatedPixelCNN(
@@ -72,6 +75,7 @@ class VQVAEWithPrior(nn.Module):
             kernel_size=checks.odd("prior_kernel_size", prior_kernel_size, 3, 63),
             classes=classes,
             input="levels",
+            form=prior_form,
         )
         self.config: dict[str, Any] = {
             **self.autoencoder.config,
@@ -79,6 +83,7 @@ class VQVAEWithPrior(nn.Module):
             "prior_dilations": list(prior_dilations),
             "prior_kernel_size": prior_kernel_size,
             "classes": classes,
+            "prior_form": prior_form,
         }
         self.train(self.training)
 
@@ -107,8 +112,13 @@ class VQVAEWithPrior(nn.Module):
         # In low precision some features would fall to other codes than those the model is used with.
         with torch.autocast(x.device.type, enabled=False):
             codes = self.encode(x)
-        logits = self.prior(codes, condition)
-        return self.prior.likelihood.loss(logits.float(), codes) / (codes[0].numel() * math.log(2))
+        return self.bits_per_code({"codes": codes}, condition)["codes"]
+
+    def bits_per_code(self, codes: Mapping[str, Tensor], condition: Tensor | None = None) -> dict[str, Tensor]:
+        """What the prior gives a code of a map int64 (N, 1, h, w) on average, in bits, by the map's name."""
+        (map_,) = codes.values()
+        nats = self.prior.likelihood.loss(self.prior(map_, condition).float(), map_)
+        return {"codes": nats / (map_[0].numel() * math.log(2))}
 
     def encode(self, x: Tensor) -> Tensor:
         """The codes of images x, see `VQVAE.encode`."""

@@ -96,7 +96,20 @@ def _compute_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@torch.library.custom_op("pixelfast::lstm", mutates_args=())
+# Not torch.library.custom_op: the first call of such an operation imports the whole of torch's compiler, seconds that
+# everybody who compiles a model here would wait for.
+torch.library.define(
+    "pixelfast::lstm",
+    "(Tensor gates, Tensor weight, Tensor? bias, Tensor? hidden, Tensor? cell, int before) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "pixelfast::lstm_backward",
+    "(Tensor upstream, Tensor active, Tensor cells, Tensor weight, Tensor? hidden, int before) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("pixelfast::lstm", "default")
 def _lstm(
     gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor | None, cell: Tensor | None, before: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +143,7 @@ def _lstm(
     return result, active, cells
 
 
-@_lstm.register_fake
+@torch.library.register_fake("pixelfast::lstm")
 def _(
     gates: Tensor, weight: Tensor, bias: Tensor | None, hidden: Tensor | None, cell: Tensor | None, before: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,7 +157,7 @@ def _(
     )
 
 
-@torch.library.custom_op("pixelfast::lstm_backward", mutates_args=())
+@torch.library.impl("pixelfast::lstm_backward", "default")
 def _lstm_backward(
     upstream: Tensor, active: Tensor, cells: Tensor, weight: Tensor, hidden: Tensor | None, before: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -188,7 +201,7 @@ def _lstm_backward(
     )
 
 
-@_lstm_backward.register_fake
+@torch.library.register_fake("pixelfast::lstm_backward")
 def _(
     upstream: Tensor, active: Tensor, cells: Tensor, weight: Tensor, hidden: Tensor | None, before: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -218,7 +231,12 @@ def _differentiate(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor |
     return of_gates, of_weight, of_bias, of_hidden if has_hidden else None, of_cell if has_cell else None, None
 
 
-_lstm.register_autograd(_differentiate, setup_context=_save)
+def _refuse(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
+    raise NotImplementedError("row_lstm and diagonal_lstm are differentiable once; use their references for more")
+
+
+torch.library.register_autograd("pixelfast::lstm", _differentiate, setup_context=_save)
+torch.library.register_autograd("pixelfast::lstm_backward", _refuse)
 
 
 def lstm_reference(

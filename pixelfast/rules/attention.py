@@ -176,11 +176,11 @@ def _tensor(constants: Array) -> torch.Tensor:
 def attend(builder: Any, pairs: Pairs, values: Array) -> Array:
     """weights @ values: (B, rows, V) codes. values: (B, columns, V) codes."""
     batch, rows, columns = (*pairs.queries.shape[:2], pairs.keys.shape[2])
-    full = (batch, rows, columns)
     result = np.zeros((batch, rows, values.shape[-1]), dtype=builder.space.dtype)
-    whole = {name: np.broadcast_to(getattr(pairs, name), full) for name in ("factor", "bias", "kept", "gain")}
+    constants = {name: getattr(pairs, name) for name in ("factor", "bias", "kept", "gain")}
     for members in _heads(builder, pairs, values):
-        mine = {name: _distinct(array[members]) for name, array in whole.items()}
+        alike = {name: array if len(array) == 1 else _distinct(array[members]) for name, array in constants.items()}
+        mine = {name: np.broadcast_to(array, (len(array), rows, columns)) for name, array in alike.items()}
         reached = _reached(pairs, **mine)
         node = _node(builder, pairs, values, members, reached, mine)
         codes = builder.space.codes(node, rows).reshape(len(members), -1, rows).transpose(0, 2, 1)

@@ -55,7 +55,8 @@ def _mul(builder: Any, call: Any, a: Any, b: Any, **kwargs: Any) -> Codes:
             return Codes(np.zeros(shape, dtype=codes.dtype), a.dtype)
         if bool(((b == 0) | (b == 1)).all()):
             return Codes(np.broadcast_to(codes, shape), a.dtype)
-        return Codes(builder.pointwise("aten.mul.Tensor", [codes, b]), call.outputs[0].dtype)
+        product = builder.pointwise("aten.mul.Tensor", [codes, b])
+        return Codes(np.where(zero, 0, product) if zero.any() else product, call.outputs[0].dtype)
     if b == 0:
         return Codes(np.zeros_like(a.array), a.dtype)
     return Codes(builder.pointwise("aten.mul.Tensor", [a.array, b]), call.outputs[0].dtype)

@@ -16,7 +16,7 @@ from torch import nn
 from pixelfast import checkpoints
 from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
-from pixelfast.models import VQVAE, registry
+from pixelfast.models import registry
 from pixelfast.training import overrides, stages
 from pixelfast.training.distribution import Processes, processes
 from pixelfast.training.evaluate import loss_unit, total_loss
@@ -282,7 +282,7 @@ def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None
 
 def _whole_recipe(
     recipe: Recipe | None, saved: Snapshot | None, changes: Iterable[str], autoencoder: Path | None
-) -> tuple[Recipe, VQVAE | None]:
+) -> tuple[Recipe, nn.Module | None]:
     """The recipe with all changes, and the autoencoder whose codes a new run is about."""
     if recipe is None:
         if saved is None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from pixelfast.grid import grid
-from pixelfast.models import VQVAE
-from pixelfast.models.registry import levels_of
+from pixelfast.models.registry import is_autoencoder, levels_of
 from pixelfast.sampler import compile as compile_sampler
 from pixelfast.training.evaluate import network_input
 
@@ -25,9 +24,9 @@ def sample_grid(model: Any, count: int, images: Tensor) -> bytes:
 
     Raises PixelfastError when the model cannot be compiled or its images cannot be shown.
     """
-    if isinstance(model, VQVAE):
+    if is_autoencoder(model):
         images = images.to(next(model.parameters()).device)
-        again = model.decode(model.encode(network_input(model, images)))
+        again = model.reconstruct(network_input(model, images))
         return _png(torch.stack((images.long(), again), dim=1).flatten(0, 1), model)
     condition = None
     if model.condition_example is not None:

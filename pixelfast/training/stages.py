@@ -1,4 +1,4 @@
-"""Training in two stages: first an autoencoder, then a prior over the codes of that autoencoder, which is frozen."""
+"""Training in two stages: first an autoencoder, then priors over the codes of that autoencoder, which is frozen."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from pixelfast import checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
-from pixelfast.models import VQVAE, VQVAEWithPrior, registry
+from pixelfast.models import registry
 from pixelfast.training.recipe import Recipe
 
 
-def open_autoencoder(recipe: Recipe, path: Path | None, *, needed: bool) -> VQVAE | None:
+def open_autoencoder(recipe: Recipe, path: Path | None, *, needed: bool) -> Any:
     """The trained autoencoder for the recipe's prior, None where `path` is None and none is `needed`.
 
     Raises PixelfastError when the recipe trains a prior and has no autoencoder, or the other way round, and when
     the file holds another model.
     """
-    if registry.MODELS[recipe.model] is not VQVAEWithPrior:
+    wanted = registry.AUTOENCODER_OF.get(registry.MODELS[recipe.model])
+    if wanted is None:
         if path is not None:
             raise PixelfastError(f"recipe {recipe.name} trains no prior: leave the autoencoder {path} out")
         return None
@@ -33,14 +34,16 @@ def open_autoencoder(recipe: Recipe, path: Path | None, *, needed: bool) -> VQVA
             )
         return None
     model: Any = checkpoints.load(path)
-    if isinstance(model, VQVAEWithPrior):
+    name = registry.name_of(model)
+    if type(model) in registry.AUTOENCODER_OF:
         model = model.autoencoder
-    if not isinstance(model, VQVAE):
-        raise PixelfastError(f"{path} holds a {registry.name_of(model)}; a prior needs the codes of a vq_vae")
+    if type(model) is not wanted:
+        needs = next(known for known, kind in registry.MODELS.items() if kind is wanted)
+        raise PixelfastError(f"{path} holds a {name}; {recipe.model} needs the codes of a {needs}")
     return model
 
 
-def completed(recipe: Recipe, autoencoder: VQVAE) -> Recipe:
+def completed(recipe: Recipe, autoencoder: Any) -> Recipe:
     """The recipe with the autoencoder's arguments in its config. Raises PixelfastError where it has others."""
     for name, value in recipe.config.items():
         if value != autoencoder.config.get(name, value):
@@ -50,13 +53,12 @@ def completed(recipe: Recipe, autoencoder: VQVAE) -> Recipe:
     return replace(recipe, config={**autoencoder.config, **recipe.config})
 
 
-def take_over(model: nn.Module, autoencoder: VQVAE) -> None:
+def take_over(model: Any, autoencoder: nn.Module) -> None:
     """Gives the model the autoencoder's weights."""
-    assert isinstance(model, VQVAEWithPrior)
     model.autoencoder.load_state_dict(autoencoder.state_dict())
 
 
-def check_same(autoencoder: VQVAE, saved: Mapping[str, Tensor], path: Path | None) -> None:
+def check_same(autoencoder: nn.Module, saved: Mapping[str, Tensor], path: Path | None) -> None:
     """CheckpointError unless the autoencoder, of that file, is the one that a resumed run was started with.
 
     saved: the tensors of the run's model.

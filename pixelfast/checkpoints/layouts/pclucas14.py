@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pixelfast.checkpoints.layouts.base import Converted, Hints, Shapes, image_shape
+from pixelfast.checkpoints.layouts.base import Converted, Hints, Shapes, image_shape, weight_norm_name
 from pixelfast.checkpoints.shapes import check_shapes
 from pixelfast.checkpoints.unfilled import Unfilled
 from pixelfast.errors import CheckpointError
@@ -21,17 +21,12 @@ from pixelfast.models import registry
 NAME = "pclucas14"
 
 MODEL = "pixelcnn_plus_plus"
-# Old and present names of torch's weight norm.
-PRESENT_NAMES = {
-    "parametrizations.weight.original0": "weight_g",
-    "parametrizations.weight.original1": "weight_v",
-}
 USUAL_SIDE = {1: 28, 3: 32}
 
 
 def recognises(shapes: Shapes) -> bool:
     """Its stem and head by name, under either naming of weight norm."""
-    names = {_old_name(name) for name in shapes}
+    names = {weight_norm_name(name) for name in shapes}
     return {"u_init.conv.weight_v", "nin_out.lin_a.weight_v"} <= names
 
 
@@ -40,7 +35,7 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Converted:
     says otherwise."""
     if hints.dilations is not None:
         raise CheckpointError("`dilations` does not apply to PixelCNN++; leave it out")
-    theirs = {_old_name(name): tensor for name, tensor in tensors.items()}
+    theirs = {weight_norm_name(name): tensor for name, tensor in tensors.items()}
     if len(theirs) < len(tensors):
         raise CheckpointError("the same tensor is there under the old and the present name of weight norm")
     shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
@@ -51,13 +46,6 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Converted:
     check_shapes(shapes, {renamed[name]: _their_shape(name, value) for name, value in state.items()})
     ours = {name: theirs[renamed[name]].reshape(value.shape) for name, value in state.items()}
     return Converted(MODEL, config, ours)
-
-
-def _old_name(name: str) -> str:
-    for present, old in PRESENT_NAMES.items():
-        if name.endswith("." + present):
-            return name.removesuffix(present) + old
-    return name
 
 
 def _config(shapes: Shapes, hints: Hints) -> dict[str, object]:

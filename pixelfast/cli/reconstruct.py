@@ -1,0 +1,61 @@
+"""pixelfast reconstruct: images of a data set, each beside what an autoencoder makes of it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+
+from pixelfast.cli import arguments, images
+from pixelfast.cli.loading import check_fits, named_model
+from pixelfast.cli.outputs import Outputs
+from pixelfast.data import open_data
+from pixelfast.data.opening import ACCEPTED
+from pixelfast.errors import PixelfastError
+from pixelfast.models import registry
+from pixelfast.training.evaluate import network_input
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "reconstruct",
+        help="images beside their reconstructions",
+        description=f"{__doc__} Models with priors show their autoencoder's.",
+    )
+    arguments.add_model(parser)
+    parser.add_argument("data", metavar="DATA", help=ACCEPTED)
+    parser.add_argument("--split", choices=("train", "test"), default="test")
+    parser.add_argument("-n", type=arguments.integer(1), default=32, help="the first so many images (default: 32)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=arguments.filename,
+        metavar="PNG",
+        default="reconstructions.png",
+        help="the picture; default: reconstructions.png",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    model = named_model(args).float()
+    autoencoder = model if hasattr(model, "reconstruct") else getattr(model, "autoencoder", None)
+    if autoencoder is None:
+        raise PixelfastError(
+            f"reconstruct takes an autoencoder, or a model that has one; this is a {registry.name_of(model)}"
+        )
+    data = open_data(args.data, args.split)
+    check_fits(model, data)
+    shown = data.images[: min(args.n, len(data))]
+    with Outputs() as outputs, torch.inference_mode():
+        stream = outputs.open(args.output)
+        again = autoencoder.reconstruct(network_input(autoencoder, shown))
+        pairs = torch.stack((shown.long(), again), dim=1).flatten(0, 1)
+        # An even number of columns keeps pairs together.
+        columns = 2 * math.ceil(math.sqrt(len(shown) / 2))
+        images.write_png(stream, pairs.numpy(), registry.levels_of(model), columns)
+        outputs.commit()
+    error = float((again - shown.long()).square().double().mean()) / (registry.levels_of(model) - 1) ** 2
+    print(f"wrote {args.output}")
+    print(f"{len(shown)} images, each with its reconstruction to its right: squared error {error:.5f}")
