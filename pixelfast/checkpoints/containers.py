@@ -45,8 +45,7 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """The tensors of a safetensors, .npz, PyTorch or TensorFlow file, told apart by their first or last bytes and by what
-    a zip archive holds.
+    """The tensors of a safetensors, .npz, PyTorch or TensorFlow file: by its first or last bytes, and what a zip holds.
 
     Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
     """
