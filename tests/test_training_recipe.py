@@ -47,7 +47,12 @@ def test_every_recipe_names_a_model_that_can_be_made(name: str) -> None:
     "change",
     [
         {"steps": 0},
+        {"steps": -1},
+        {"steps": 10**12},
         {"batch_size": 0},
+        {"batch_size": -4},
+        {"batch_size": 10**12},
+        {"sample_images": 10**12},
         {"micro_batch_size": 0},
         {"micro_batch_size": 3},
         {"learning_rate": 0.0},

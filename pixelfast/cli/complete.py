@@ -14,7 +14,7 @@ from pixelfast.cli.loading import (
     check_fits,
     check_pixels,
     label_condition,
-    load_model,
+    named_model,
     open_prepared,
     seeds_by_stage,
 )
@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout)
+    model = named_model(args)
     if not in_stages(model):
         check_pixels(model, "complete")
     condition = label_condition(model, args, args.n)
