@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .bars import row_bar
+from .code_completion import Given, GivenCodes, complete_codes
 from .completion import TURNS, Posterior
 from .errors import PixelfastError
 from .likelihoods import Likelihood
@@ -84,10 +85,17 @@ def naive_sample(
                 **given,
             )
 
-        if known is None and mask is None:
+        def draw_all(given: Given) -> dict[str, torch.Tensor]:
             for stage in model.stages:
-                draw(stage)
-            return Decoder(model)(drawn)
+                draw(stage, **given.get(stage.name, {}))
+            return drawn
+
+        decoder = Decoder(model)
+        if known is None and mask is None:
+            return decoder(draw_all({}))
+        if decoder.needed:
+            encode = GivenCodes(model, one_thread)
+            return complete_codes(model.shape, model.levels, n, known, mask, encode, draw_all, decoder)
         posterior = Posterior(model, one_thread)
         *above, last = model.stages
         for stage in above:

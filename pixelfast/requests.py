@@ -91,18 +91,28 @@ def _known(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     if known is None and mask is None:
         return None, None
+    full, where = broadcast_known(problem.shape, n, known, mask)
+    problem.likelihood.check(full)
+    return problem.likelihood.settle(full.to(torch.float64)).numpy(), where.numpy().copy()
+
+
+def broadcast_known(
+    shape: tuple[int, int, int], n: int, known: torch.Tensor | None, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Given numbers, zeros where nothing is given, and where they are given, for n images of `shape`: (n, C, H, W).
+
+    Raises ShapeError where one is missing, the mask is not bool, or either does not broadcast to the images.
+    """
     if known is None or mask is None:
         raise ShapeError("known and mask go together: the numbers, and where they are given")
     known, mask = as_tensor("known", known), as_tensor("mask", mask)
     if mask.dtype != torch.bool:
         raise ShapeError(f"mask is {mask.dtype}; it must be bool, true where known is given")
-    shape = (n, *problem.shape)
+    images = (n, *shape)
     try:
-        full, where = torch.broadcast_to(known, shape), torch.broadcast_to(mask, shape)
+        full, where = torch.broadcast_to(known, images), torch.broadcast_to(mask, images)
     except RuntimeError:
         raise ShapeError(
-            f"known {tuple(known.shape)} and mask {tuple(mask.shape)} must broadcast to images {shape}"
+            f"known {tuple(known.shape)} and mask {tuple(mask.shape)} must broadcast to images {images}"
         ) from None
-    full = torch.where(where, full, torch.zeros_like(full))
-    problem.likelihood.check(full)
-    return problem.likelihood.settle(full.to(torch.float64)).numpy(), where.numpy().copy()
+    return torch.where(where, full, torch.zeros_like(full)), where

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .code_completion import Given, GivenCodes, complete_codes
 from .completion import TURNS, Posterior
 from .errors import PixelfastError
 from .stage import PIXELS, Drawn, Stage
@@ -21,7 +22,8 @@ class Staged(Protocol):
 
     stages: networks in the order they sample in. Unless the last one is called "pixels" and draws the image,
     `autoencoder.decode` maps what they drew, integers (N, 1, h, w) of each, in their order, to levels (N, C, H, W).
-    To complete images, a model has `posterior`: levels (N, C, H, W) to the means and log-scales (N, 2 c, h, w) of what
+    To complete images, a model has `autoencoder.encode`: float (N, C, H, W) in [-1, 1] to such integers, by stage where
+    there are several; or `posterior`: levels (N, C, H, W) to the means and log-scales (N, 2 c, h, w) of what
     the last stage before the pixels would have drawn for them.
     """
 
@@ -69,11 +71,11 @@ class Decoder:
         """What every stage drew, n of each -> integers (n, C, H, W), uint8 for up to 256 levels, else int64."""
         if self._autoencoder is None:
             return drawn[PIXELS]
-        codes = [drawn[name].cpu().split(1) for name in self._names]
+        codes = [drawn[name].cpu() for name in self._names]
         images = torch.empty((len(codes[0]), *self._shape), dtype=self._kind)
         with one_thread():
-            for image, *one in zip(images, *codes, strict=True):
-                image.copy_(self._autoencoder.decode(*one)[0])
+            for index, image in enumerate(images):
+                image.copy_(self._autoencoder.decode(*(one[index : index + 1] for one in codes))[0])
         return images
 
 
@@ -103,6 +105,7 @@ class StagedSampler:
         self._conditions = {stage.name: stage.condition for stage in model.stages}
         self._decoder = Decoder(model)
         self._posterior = Posterior(model, one_thread) if hasattr(model, "posterior") else None
+        self._given_codes = GivenCodes(model, one_thread) if self._decoder.needed else None
 
     @property
     def compile_seconds(self) -> float:
@@ -127,7 +130,8 @@ class StagedSampler:
         The arguments are those of `Sampler.sample`, for every stage, and
 
         seeds: other seeds for the noise of some stages, by their names.
-        known, mask: given pixels, for models with a `posterior`. Latents are then drawn to fit them, see `completion`.
+        known, mask: given pixels. Latents are then drawn to fit them, see `completion`, and codes, see
+            `code_completion`.
         """
         every: dict[str, Any] = {
             "sample_ids": sample_ids,
@@ -136,6 +140,8 @@ class StagedSampler:
             "progress": progress,
         }
         if known is not None or mask is not None:
+            if self._given_codes is not None:
+                return self._complete_codes(n, seed, seeds, condition, known, mask, every)
             return self._complete(n, seed, seeds, condition, known, mask, every)
         drawn = self.draw(n, seed=seed, seeds=seeds, condition=condition, **every)
         started = time.perf_counter()
@@ -199,6 +205,36 @@ class StagedSampler:
         stats[last] = _together(runs)
         self.stats = StagedStats(n, stats, inferring)
         return drawn[last].to(self.device)
+
+    def _complete_codes(
+        self,
+        n: int,
+        seed: int,
+        seeds: Mapping[str, int] | None,
+        condition: Any,
+        known: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        every: dict[str, Any],
+    ) -> torch.Tensor:
+        assert self._given_codes is not None
+        own = stage_seeds(self.samplers, seed, seeds)
+        runs: dict[str, list[Any]] = {name: [] for name in self.samplers}
+
+        def draw(given: Given) -> Drawn:
+            drawn: dict[str, torch.Tensor] = {}
+            for name, sampler in self.samplers.items():
+                own_condition = self._conditions[name](drawn, condition)
+                drawn[name] = sampler.sample(n, seed=own[name], condition=own_condition, **given.get(name, {}), **every)
+                runs[name].append(sampler.stats)
+            return drawn
+
+        started = time.perf_counter()
+        images = complete_codes(self.shape, self.levels, n, known, mask, self._given_codes, draw, self._decoder)
+        elapsed = time.perf_counter() - started
+        stats = {name: _together(of) for name, of in runs.items()}
+        rest = max(elapsed - sum(one.seconds for one in stats.values()), 0.0)
+        self.stats = StagedStats(n, stats, rest)
+        return images.to(self.device)
 
     def decode(self, drawn: Drawn) -> torch.Tensor:
         """The images of what every stage drew: integers (n, C, H, W) as `sample` gives them."""

@@ -194,3 +194,116 @@ def pclucas14_forward(state: State, x: Tensor) -> Tensor:
             above = deconv(f"upsize_u_stream.{level}", above, True)
             left = deconv(f"upsize_ul_stream.{level}", left, False)
     return linear("nin_out", F.elu(left))
+
+
+def openai_state(
+    filters: int, blocks: int, mixtures: int, channels: int = 3, classes: int | None = None, averages: bool = True
+) -> dict[str, Tensor]:
+    """Variables of OpenAI's PixelCNN++ by their names, numbered by hand per kind of layer, in float32.
+
+    With `averages` also the moving averages, which are other numbers, and an optimiser's nameless variables.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    counts: dict[str, int] = {}
+
+    def layer(kind: str, *direction: int, outputs: int) -> None:
+        name = f"model/{kind}_{counts.setdefault(kind, 0)}"
+        counts[kind] += 1
+        shapes[f"{name}/V"] = direction
+        shapes[f"{name}/g"] = shapes[f"{name}/b"] = (outputs,)
+
+    def conv(rows: int, columns: int, inputs: int, outputs: int) -> None:
+        layer("conv2d", rows, columns, inputs, outputs, outputs=outputs)
+
+    def dense(inputs: int, outputs: int) -> None:
+        layer("dense", inputs, outputs, outputs=outputs)
+
+    def resnet(columns: int, aux: int) -> None:
+        conv(2, columns, 2 * filters, filters)
+        if aux:
+            dense(2 * aux * filters, filters)
+        conv(2, columns, 2 * filters, 2 * filters)
+        if classes is not None:
+            shapes[f"model/conditional_weights_{counts.setdefault('hw', 0)}/hw"] = (classes, 2 * filters)
+            counts["hw"] += 1
+
+    conv(2, 3, channels + 1, filters)
+    conv(1, 3, channels + 1, filters)
+    conv(2, 1, channels + 1, filters)
+    for level in range(3):
+        for _ in range(blocks):
+            resnet(3, 0)
+            resnet(2, 1)
+        if level < 2:
+            conv(2, 3, filters, filters)
+            conv(2, 2, filters, filters)
+    for level in range(3):
+        for _ in range(blocks + (level > 0)):
+            resnet(3, 1)
+            resnet(2, 2)
+        if level < 2:
+            layer("deconv2d", 2, 3, filters, filters, outputs=filters)
+            layer("deconv2d", 2, 2, filters, filters, outputs=filters)
+    dense(filters, (10 if channels == 3 else 3) * mixtures)
+
+    def variables(seed: int) -> dict[str, Tensor]:
+        state = random_state(shapes, seed)
+        return {name: (v.abs() + 0.1 if name.endswith("/g") else v).float() for name, v in state.items()}
+
+    state = variables(0)
+    if averages:
+        averaged = variables(1)
+        state |= {f"{name}/ExponentialMovingAverage": value for name, value in averaged.items()}
+        state |= {"Variable": torch.ones(()), "Variable_1": torch.zeros(3, 4), "Variable_12": torch.zeros(2)}
+    return state
+
+
+def openai_forward(state: State, x: Tensor) -> Tensor:
+    """Mixture parameters of signed images (N, C, H, W): `pclucas14_forward` of kernels computed from these variables.
+
+    That forward normalises per first axis; here every kernel is normalised first, per output channel, and given with
+    the magnitudes that leave it as it is.
+    """
+    blocks = (sum(name.startswith("model/conv2d_") and name.endswith("/V") for name in state) - 15) // 24
+    counts: dict[str, int] = {}
+    theirs: dict[str, Tensor] = {}
+
+    def take(kind: str, name: str) -> None:
+        source = f"model/{kind}_{counts.setdefault(kind, 0)}"
+        counts[kind] += 1
+        v, g = state[f"{source}/V"].double(), state[f"{source}/g"].double()
+        if kind == "dense":
+            kernel = (v * (g / v.square().sum(0).sqrt())).T
+        elif kind == "conv2d":
+            kernel = torch.einsum("hwio,o->oihw", v, g / v.square().sum((0, 1, 2)).sqrt())
+        else:
+            kernel = torch.einsum("hwoi,o->iohw", v, g / v.square().sum((0, 1, 3)).sqrt())
+        sizes = kernel.flatten(1).norm(dim=1)
+        theirs[f"{name}.weight_v"] = kernel
+        theirs[f"{name}.weight_g"] = sizes.view(-1, *[1] * (kernel.ndim - 1))
+        theirs[f"{name}.bias"] = state[f"{source}/b"].double()
+
+    def resnet(name: str, aux: bool) -> None:
+        take("conv2d", f"{name}.conv_input.conv")
+        if aux:
+            take("dense", f"{name}.nin_skip.lin_a")
+        take("conv2d", f"{name}.conv_out.conv")
+
+    for name in ("u_init.conv", "ul_init.0.conv", "ul_init.1.conv"):
+        take("conv2d", name)
+    for level in range(3):
+        for block in range(blocks):
+            resnet(f"up_layers.{level}.u_stream.{block}", False)
+            resnet(f"up_layers.{level}.ul_stream.{block}", True)
+        if level < 2:
+            take("conv2d", f"downsize_u_stream.{level}.conv")
+            take("conv2d", f"downsize_ul_stream.{level}.conv")
+    for level in range(3):
+        for block in range(blocks + (level > 0)):
+            resnet(f"down_layers.{level}.u_stream.{block}", True)
+            resnet(f"down_layers.{level}.ul_stream.{block}", True)
+        if level < 2:
+            take("deconv2d", f"upsize_u_stream.{level}.deconv")
+            take("deconv2d", f"upsize_ul_stream.{level}.deconv")
+    take("dense", "nin_out.lin_a")
+    return pclucas14_forward(theirs, x.double())

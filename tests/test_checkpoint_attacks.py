@@ -65,7 +65,7 @@ class TestHeaders:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "neither a safetensors nor a PyTorch nor an .npz file"),
+            (b"", "neither a safetensors nor a PyTorch nor an .npz nor a TensorFlow file"),
             (b"\0" * 7, "neither"),
             (b"GIF89a not a checkpoint", "neither"),
             (pickle.dumps({"a": 1}, protocol=4), "neither"),

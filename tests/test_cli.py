@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from foreign_networks import uvadlc_state
 from PIL import Image
 
 import pixelfast
@@ -232,6 +233,26 @@ class TestOtherCommands:
         assert status == 0 and "gated_pixelcnn" in out
         assert (tmp_path / "b.safetensors").read_bytes() == (folder / "plain.safetensors").read_bytes()
 
+    def test_convert_a_shipped_model(self, run: Callable, tmp_path: Path) -> None:
+        name = shipped.names()[0]
+        assert run("convert", name, "a.safetensors")[0] == 0
+        converted, original = pixelfast.load(tmp_path / "a.safetensors"), pixelfast.load(shipped.weights(name))
+        assert converted.config == original.config
+        assert converted.state_dict().keys() == original.state_dict().keys()
+        assert all(torch.equal(a, original.state_dict()[key]) for key, a in converted.state_dict().items())
+
+    def test_what_a_file_does_not_record_is_said(self, run: Callable, tmp_path: Path) -> None:
+        """Two layers, whose dilations a file of that layout does not have."""
+        torch.save(uvadlc_state(channels=1, hidden=4, kernel=3, layers=2, levels=4), tmp_path / "foreign.ckpt")
+        assert "dilations" in run("sample", "foreign.ckpt", "-n", "1")[2]
+        words = ("foreign.ckpt", "--shape", "1,5,6", "--config", "dilations=1,2")
+        assert run("sample", *words, "-n", "2", "--npz", "a.npz")[0] == 0
+        assert run("convert", *words[:1], "own.safetensors", *words[1:])[0] == 0
+        model = pixelfast.load(tmp_path / "own.safetensors")
+        assert model.config["dilations"] == [1, 2] and tuple(model.shape) == (1, 5, 6)
+        expected = pixelfast.compile(model).sample(2, seed=0)
+        assert np.array_equal(np.load(tmp_path / "a.npz")["images"], expected.numpy())
+
     def test_convert_foreign(self, run: Callable, tmp_path: Path, shared_file: Callable) -> None:
         source = shared_file("checkpoints", "uvadlc-gated-pixelcnn-mnist.ckpt")
         assert run("convert", str(source), "own.safetensors")[0] == 0
@@ -354,6 +375,33 @@ BAD = {
         1,
         "text.png",
     ),
+    "absurd steps": (
+        ["train", "gated-pixelcnn-mnist", "--data", "{}/mnist", "--out", "o", "--set", "steps=1000000000000"],
+        1,
+        "steps must be at most 1,000,000,000, not 1000000000000",
+    ),
+    "absurd batch": (
+        ["train", "gated-pixelcnn-mnist", "--data", "{}/mnist", "--out", "o", "--set", "batch_size=-3"],
+        1,
+        "batch_size must be at least 1, not -3",
+    ),
+    "absurd images at a time": (["sample", "{}/plain.safetensors", "--batch-size", "1000000000000"], 2, "to 1048576"),
+    "JPEG named": (["sample", "{}/plain.safetensors", "-o", "x.jpg"], 1, "--output writes PNG, so give it the name"),
+    "PNG of a GIF": (["sample", "{}/plain.safetensors", "-o", "x.GIF"], 1, "name x.png"),
+    "GIF named PNG": (["sample", "{}/plain.safetensors", "--gif", "x.png"], 1, "--gif writes GIF"),
+    "arrays named PNG": (["sample", "{}/plain.safetensors", "--npz", "x.png"], 1, "--npz writes NPZ"),
+    "shape of a file that has one": (["sample", "{}/plain.safetensors", "--shape", "1,5,6"], 1, "leave both out"),
+    "shape of two numbers": (["sample", "{}/plain.safetensors", "--shape", "5,6"], 1, "--shape has 2 numbers"),
+    "config of nothing": (["sample", "{}/plain.safetensors", "--config", "hidden=4"], 2, "a name of: dilations"),
+    "config twice": (
+        ["eval", "{}/digits.safetensors", "--data", "{}/mnist", "--config", "dilations=1", "--config", "dilations=2"],
+        1,
+        "given twice",
+    ),
+    "shape of a shipped model": (["convert", "gated-pixelcnn-mnist", "a.safetensors", "--shape", "1,9,9"], 1, "both"),
+    "layout of a shipped model": (["convert", "gated-pixelcnn-mnist", "a.safetensors", "--layout", "uvadlc"], 1, "out"),
+    "shape of a standard configuration": (["bench", "pixelcnnpp", "--shape", "3,8,8"], 1, "standard configuration"),
+    "shape of no model": (["models", "--shape", "3,8,8"], 1, "give the MODEL"),
     "convert to another format": (["convert", "{}/plain.safetensors", "a.pt"], 1, ".safetensors"),
     "convert into nowhere": (["convert", "{}/plain.safetensors", "no/a.safetensors"], 1, "no/a.safetensors"),
     "convert nothing": (["convert", "{}/none.ckpt", "a.safetensors"], 1, "none.ckpt"),

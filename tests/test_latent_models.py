@@ -186,6 +186,22 @@ def test_kl_weight(weight):
         assert float(model.loss(images)) == float(model.train().loss(images))
 
 
+def test_free_nats_are_not_charged_in_training():
+    torch.manual_seed(0)
+    sizes = {"hidden": 5, "latents": (2, 3), "halvings": (1,), **PIXELS}
+    model = randomised(HierarchicalPixelVAE((1, 6, 8), free_nats=50.0, **sizes))
+    images = some_images(model, 3)
+    torch.manual_seed(0)
+    loss = model.train().loss(images)
+    loss.backward()
+    assert all(p.grad is None or not bool(p.grad.any()) for p in model.latent_networks.parameters())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        bound = model.bound(images)
+        assert loss.item() == pytest.approx(bound.distortion.mean().item() + 100, rel=1e-5)
+        assert float(model.eval().loss(images)) < loss.item() - 50
+
+
 # -- construction --------------------------------------------------------------------------------------------
 
 
@@ -243,7 +259,8 @@ def test_without_layers_pixels_do_not_see_each_other():
 
 @pytest.mark.parametrize("form", ["features", "bias"])
 def test_latents_reach_every_pixel(form):
-    model = randomised(PixelVAE((1, 8, 12), form=form, **SMALL, **PIXELS)).double()
+    torch.manual_seed(0)
+    model = randomised(PixelVAE((1, 8, 12), form=form, hidden=16, latents=3, **PIXELS)).double()
     x = torch.zeros(1, 1, 8, 12, dtype=torch.float64)
     z = torch.randn(1, 3, 1, 1, dtype=torch.float64)
     assert bool((model.pixels(x, z) != model.pixels(x, z + 0.5)).all())

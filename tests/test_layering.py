@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "pixelfast.requests",
         "pixelfast.stages",
         "pixelfast.completion",
+        "pixelfast.code_completion",
         "pixelfast.bars",
         "pixelfast.describe",
         "pixelfast.limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -19,7 +20,7 @@ import pytest
 import torch
 from training_runs import CONDITIONAL, TINY, differences, half_written, losses, partial_files, write_data
 
-from pixelfast import checkpoints
+from pixelfast import bars, checkpoints
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import GatedPixelCNN, registry
 from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
@@ -263,8 +264,62 @@ def test_nobody_listening_does_not_end_a_run(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.tqdm, "write", full)
+    monkeypatch.setattr(bars.tqdm, "write", full)
     assert train(TINY, data=data, out=tmp_path, progress=False).steps == TINY.steps
+
+
+class Broken(io.StringIO):
+    """A stream that fails from some write on; `closed` as a closed one does."""
+
+    def __init__(self, error: Exception, after: int) -> None:
+        super().__init__()
+        self._error, self._left = error, after
+
+    def write(self, text: str) -> int:
+        self._left -= 1
+        if self._left < 0:
+            raise self._error
+        return len(text)
+
+    def flush(self) -> None:
+        if self._left < 0:
+            raise self._error
+
+
+@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize(
+    "error",
+    [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error"), ValueError("I/O operation on closed file")],
+    ids=["pipe", "terminal", "closed"],
+)
+def test_a_bar_that_cannot_be_drawn_does_not_end_a_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, after: int
+) -> None:
+    whole = train(TINY, data=data, out=tmp_path / "whole", progress=False)
+    stream = Broken(error, after)
+    monkeypatch.setattr(sys, "stderr", stream)
+    got = train(TINY, data=data, out=tmp_path / "broken", progress=True)
+    assert stream._left < 0, "the bar was never drawn"
+    assert got.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_a_closed_standard_error_means_no_bar(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert train(TINY, data=data, out=tmp_path, progress=True).steps == TINY.steps
+
+
+def test_the_last_evaluation_is_announced_where_no_bar_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(TINY, data=data, out=tmp_path / "quiet", progress=False)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("step 9 of 9: now the whole test set, ") and last.endswith(" images")
+    train(TINY, data=data, out=tmp_path / "bars", progress=True)
+    assert "whole test set" not in capsys.readouterr().out
 
 
 def test_the_seed_decides(data: Path, tmp_path: Path) -> None:

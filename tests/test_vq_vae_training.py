@@ -232,6 +232,18 @@ def test_another_autoencoder_is_another_run(data: Path, tmp_path: Path, autoenco
         train(PRIOR, data=data, out=tmp_path / "run", autoencoder=tmp_path / "nine", resume=True, progress=False)
 
 
+def test_an_autoencoder_of_other_weights_is_refused(
+    data: Path, tmp_path: Path, autoencoder: Path, killed: Any
+) -> None:
+    """It would have been left out without a word: the run goes on with the one it has."""
+    killed(4, PRIOR, data=data, out=tmp_path / "run", autoencoder=autoencoder)
+    torch.manual_seed(5)
+    pixelfast.save(VQVAE(**CODES.config), tmp_path / "other")
+    with pytest.raises(CheckpointError, match="other is not the autoencoder that this run was started with") as error:
+        train(PRIOR, data=data, out=tmp_path / "run", autoencoder=tmp_path / "other", resume=True, progress=False)
+    assert "\n" not in str(error.value)
+
+
 class TestCommands:
     @pytest.fixture
     def run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:

@@ -1,4 +1,5 @@
-"""Reading named tensors from a file: safetensors, NumPy's .npz, or a PyTorch file through its restricted unpickler.
+"""Reading named tensors from a file: safetensors, NumPy's .npz, a PyTorch file through its restricted unpickler, or
+TensorFlow's.
 
 Nothing read here can run code, and no tensor may claim more bytes than its file has.
 """
@@ -19,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from pixelfast.checkpoints.protobuf import Malformed
+from pixelfast.checkpoints.tensor_bundle import is_table, read_bundle
 from pixelfast.errors import CheckpointError, PixelfastError
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -42,7 +45,7 @@ class Contents:
 
 
 def read(path: Path) -> Contents:
-    """The tensors of a safetensors, .npz or PyTorch file, told apart by their first bytes and what a zip archive holds.
+    """The tensors of a safetensors, .npz, PyTorch or TensorFlow file: by its first or last bytes, and what a zip holds.
 
     Raises CheckpointError, in one line, for a file that is missing, unreadable, damaged or of another kind.
     """
@@ -50,6 +53,7 @@ def read(path: Path) -> Contents:
         with open(path, "rb") as file:
             start = file.read(9)
         size = path.stat().st_size
+        table = is_table(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
@@ -60,9 +64,12 @@ def read(path: Path) -> Contents:
         contents = _read_torch(path, size)
     elif start[8:] == b"{":
         contents = _read_safetensors(path)
+    elif table:
+        contents = Contents(_read_tensorflow(path), {})
     else:
         raise CheckpointError(
-            f"{path}: neither a safetensors nor a PyTorch nor an .npz file; save the model with pixelfast.save"
+            f"{path}: neither a safetensors nor a PyTorch nor an .npz nor a TensorFlow file; save the model with "
+            "pixelfast.save"
         )
     check_values(path, contents.tensors)
     return contents
@@ -100,6 +107,18 @@ def _read_safetensors(path: Path) -> Contents:
             return Contents(tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{path}: damaged safetensors file: {brief(error)}") from None
+
+
+def _read_tensorflow(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_bundle(path)
+    except Malformed as error:
+        raise CheckpointError(f"{path}: damaged TensorFlow checkpoint: {brief(error)}") from None
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise CheckpointError(f"{path}: {missing}, which belongs to it, is not beside it") from None
+    except (OSError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {brief(error)}") from None
 
 
 def _holds_arrays(path: Path) -> bool:

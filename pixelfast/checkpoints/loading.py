@@ -16,6 +16,7 @@ from pixelfast.checkpoints.containers import Contents, brief, check_values, read
 from pixelfast.checkpoints.layouts.base import Converted, Hints
 from pixelfast.checkpoints.recognise import by_name, recognise, without_data_parallel
 from pixelfast.checkpoints.shapes import check_shapes
+from pixelfast.checkpoints.tensor_bundle import index_of
 from pixelfast.checkpoints.unfilled import Unfilled
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import registry
@@ -31,17 +32,18 @@ def load(
     """The model in a checkpoint, in eval mode on the CPU, in the dtype of the file.
 
     Arguments:
-        path: a file written by `save`, or a safetensors, .npz or PyTorch file of a foreign layout. PyTorch files
-            are read with weights_only=True and nothing else; loading never runs code.
-        layout: "pixelfast", "uvadlc", "pclucas14", "rosinality", "ritheshkumar95" or "taimir"; recognised from the
-            names and shapes when left out.
+        path: a file written by `save`, or a safetensors, .npz, PyTorch or TensorFlow file of a foreign layout. PyTorch
+            files are read with weights_only=True and nothing else; loading never runs code. Of TensorFlow's several
+            files any one, or their common prefix.
+        layout: "pixelfast", "uvadlc", "pclucas14", "openai-tf1", "rosinality", "ritheshkumar95" or "taimir"; recognised
+            from the names and shapes when left out.
         shape: (C, H, W), for foreign layouts, which do not record it.
         dilations: one per layer, for "uvadlc" files, which do not record them.
 
     Raises CheckpointError, in one line, for anything but a complete checkpoint of a known layout: every
     tensor must be used, none may be missing.
     """
-    path = Path(path)
+    path = index_of(Path(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise CheckpointError(f"{path}: not a regular file; a checkpoint is one file")
     contents = read(path)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from pixelfast.checkpoints.containers import brief
-from pixelfast.checkpoints.layouts import pclucas14, ritheshkumar95, rosinality, taimir, uvadlc
+from pixelfast.checkpoints.layouts import openai_tf1, pclucas14, ritheshkumar95, rosinality, taimir, uvadlc
 from pixelfast.checkpoints.layouts.base import Layout, Shapes
 from pixelfast.checkpoints.native import NAME as NATIVE
 from pixelfast.errors import CheckpointError
 
 LAYOUTS: dict[str, Layout] = {
-    layout.NAME: layout for layout in (uvadlc, pclucas14, rosinality, ritheshkumar95, taimir)
+    layout.NAME: layout for layout in (uvadlc, pclucas14, openai_tf1, rosinality, ritheshkumar95, taimir)
 }
 KNOWN = ", ".join((NATIVE, *LAYOUTS))
 

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 BACKENDS = ("auto", "cpu", "reference")
 DTYPES = ("float32", "bfloat16", "int8", "float64")
+HINTS = ("dilations",)
+LARGEST_BATCH = 1 << 20
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,7 +80,34 @@ def filename(text: str) -> str:
 def add_model(parser: argparse.ArgumentParser, also: str = "") -> None:
     """MODEL and --layout."""
     parser.add_argument("model", metavar="MODEL", help=f"a shipped model's name or a checkpoint file{also}")
+    add_layout(parser)
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """--layout, --shape and --config: what a file of another project does not say itself."""
     parser.add_argument("--layout", help="layout of the checkpoint, where it is not recognised by itself")
+    parser.add_argument(
+        "--shape",
+        type=integers(1),
+        metavar="C,H,W",
+        help="channels, height and width of the images, where another project's checkpoint does not record them",
+    )
+    parser.add_argument(
+        "--config",
+        type=hint,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what else it does not record, as dilations=1,2,1,4; may be repeated",
+    )
+
+
+def hint(text: str) -> tuple[str, list[int]]:
+    """NAME=VALUE, of what `checkpoints.load` takes beside the shape."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in HINTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a name of: {', '.join(HINTS)}")
+    return name, integers(1)(value)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +120,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     """--seed, --temperature, --batch-size and the labels."""
     parser.add_argument("--seed", type=integer(0, 2**64 - 1), default=0, help="default: 0")
     parser.add_argument("--temperature", type=temperature, default=1.0, metavar="T")
-    parser.add_argument("--batch-size", type=integer(1), metavar="B", help="images at a time")
+    parser.add_argument("--batch-size", type=integer(1, LARGEST_BATCH), metavar="B", help="images at a time")
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument("--label", type=integer(0), help="class of all images")
     labels.add_argument(

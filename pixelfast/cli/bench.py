@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pixelfast import shipped
 from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, stages, standard, versions
 from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import check_pixels, load_model
+from pixelfast.cli.loading import check_pixels, hints_of, load_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.limit import fewest_attended_bytes, fewest_weight_bytes
@@ -96,18 +96,18 @@ def choices(accepted: tuple[str, ...]) -> Callable[[str], list[str]]:
     return parse
 
 
-def find_model(name: str, layout: str | None) -> Any:
+def find_model(name: str, layout: str | None, **hints: Sequence[int]) -> Any:
     """A shipped model, a standard configuration or the model of a checkpoint file, in float32 and eval mode."""
     if name in standard.MODELS:
-        if layout is not None:
-            raise CheckpointError(f"{name} is a standard configuration: leave --layout {layout} out")
+        if layout is not None or hints:
+            raise CheckpointError(f"{name} is a standard configuration: leave --layout, --shape and --config out")
         return standard.create(name)
     if name not in shipped.names() and not Path(name).exists():
         raise CheckpointError(
             f"no model {name!r}: neither a file, nor a shipped model ({', '.join(shipped.names()) or 'none'}), "
             f"nor a standard configuration ({', '.join(standard.MODELS)})"
         )
-    return load_model(name, layout).float()
+    return load_model(name, layout, **hints).float()
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Figures:
 def run(args: argparse.Namespace) -> None:
     if args.plot:
         plots.new_figure()  # before the work: can there be one?
-    model = find_model(args.model, args.layout)
+    model = find_model(args.model, args.layout, **hints_of(args))
     if in_stages(model):
         run_stages(args, model)
         return

@@ -9,7 +9,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, images, progress
-from pixelfast.cli.loading import check_fits, labels_of, load_model
+from pixelfast.cli.loading import check_fits, labels_of, named_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.data import open_data
 from pixelfast.data.opening import ACCEPTED
@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout)
+    model = named_model(args)
     if type(model) not in registry.AUTOENCODER_OF:
         raise PixelfastError(f"codes takes a model with a prior of codes; this is a {registry.name_of(model)}")
     data = open_data(args.data, args.split)

@@ -14,13 +14,14 @@ from pixelfast.cli.loading import (
     check_fits,
     check_pixels,
     label_condition,
-    load_model,
+    named_model,
     open_prepared,
     seeds_by_stage,
 )
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models.registry import levels_of
+from pixelfast.stages import in_stages
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -47,8 +48,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout)
-    check_pixels(model, "complete")
+    model = named_model(args)
+    if not in_stages(model):
+        check_pixels(model, "complete")
     condition = label_condition(model, args, args.n)
     image = _image(args, model)
     rows = model.shape[1] // 2 if args.rows_given is None else args.rows_given

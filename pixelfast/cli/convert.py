@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast import checkpoints
+from pixelfast.cli import arguments
+from pixelfast.cli.loading import hints_of, load_model
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
 from pixelfast.models.joining import with_priors
@@ -14,9 +16,9 @@ from pixelfast.models.joining import with_priors
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("convert", help="into pixelfast's own format", description=__doc__)
-    parser.add_argument("source", metavar="SRC", help="the checkpoint to read")
+    parser.add_argument("source", metavar="SRC", help="a shipped model's name or the checkpoint to read")
     parser.add_argument("target", metavar="DST", help="the .safetensors file to write")
-    parser.add_argument("--layout", help="layout of SRC, where it is not recognised by itself")
+    arguments.add_layout(parser)
     parser.add_argument(
         "--prior",
         action="append",
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     target = Path(args.target)
     if target.suffix != ".safetensors":
         raise PixelfastError(f"{target}: pixelfast's checkpoints are .safetensors files; choose such a name")
-    model: Any = checkpoints.load(args.source, layout=args.layout)
+    model: Any = load_model(args.source, args.layout, **hints_of(args))
     if args.prior:
         model = with_priors(model, [checkpoints.load(path) for path in args.prior])
     checkpoints.save(model, target)

@@ -12,7 +12,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, progress
-from pixelfast.cli.loading import check_fits, labels_of, load_model, open_prepared
+from pixelfast.cli.loading import check_fits, labels_of, named_model, open_prepared
 from pixelfast.data import ImageData
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
@@ -46,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     data = open_prepared(args)
-    model = load_model(args.model, args.layout).float()
+    model = named_model(args).float()
     check_fits(model, data)
     count = min(len(data), args.limit or len(data))
     over = f"over {count:,} images of {data.name}'s {args.split} split"

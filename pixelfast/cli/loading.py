@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from pixelfast import checkpoints, shipped
+from pixelfast.checkpoints.tensor_bundle import index_of
 from pixelfast.data import ImageData, open_data
 from pixelfast.errors import CheckpointError, PixelfastError, ShapeError
 from pixelfast.models import registry
@@ -22,18 +24,38 @@ def model_path(name: str) -> Path:
     """The checkpoint of a shipped model by its name, else a file. Raises CheckpointError when there is neither."""
     if name in shipped.names():
         return shipped.weights(name)
-    if Path(name).exists():
-        return Path(name)
+    path = index_of(Path(name))
+    if path.exists():
+        return path
     raise CheckpointError(
         f"no model {name!r}: neither a file nor a shipped model ({', '.join(shipped.names()) or 'none'})"
     )
 
 
-def load_model(name: str, layout: str | None = None) -> Any:
-    """A shipped model by its name, else the model of a checkpoint file, in eval mode."""
+def load_model(name: str, layout: str | None = None, **hints: Sequence[int]) -> Any:
+    """A shipped model by its name, else the model of a checkpoint file, in eval mode. hints: see `checkpoints.load`."""
     if name in shipped.names() and layout is not None:
         raise CheckpointError(f"{name} is a shipped model: leave --layout {layout} out")
-    return checkpoints.load(model_path(name), layout=layout).eval()
+    return checkpoints.load(model_path(name), layout=layout, **hints).eval()
+
+
+def hints_of(args: argparse.Namespace) -> dict[str, Sequence[int]]:
+    """What --shape and --config say of a file, as `load_model` takes it. Raises ShapeError for a shape that is none."""
+    hints: dict[str, Sequence[int]] = {}
+    if args.shape is not None:
+        if len(args.shape) != 3:
+            raise ShapeError(f"--shape has {len(args.shape)} numbers; give three: channels, height and width")
+        hints["shape"] = args.shape
+    for name, value in args.config:
+        if name in hints:
+            raise PixelfastError(f"--config {name} is given twice")
+        hints[name] = value
+    return hints
+
+
+def named_model(args: argparse.Namespace) -> Any:
+    """The model that MODEL, --layout, --shape and --config say, in eval mode."""
+    return load_model(args.model, args.layout, **hints_of(args))
 
 
 def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tensor | None:

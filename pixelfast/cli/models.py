@@ -7,8 +7,8 @@ import inspect
 from typing import Any
 
 from pixelfast import check_causality, checkpoints, shipped, training
-from pixelfast.cli.arguments import filename, integer
-from pixelfast.cli.loading import check_pixels, load_model
+from pixelfast.cli.arguments import add_layout, filename, integer
+from pixelfast.cli.loading import check_pixels, named_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
@@ -18,7 +18,7 @@ from pixelfast.stages import in_stages
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("models", help="the models there are", description=__doc__)
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a shipped model's name or a checkpoint file")
-    parser.add_argument("--layout", help="layout of the checkpoint, where it is not recognised by itself")
+    add_layout(parser)
     parser.add_argument(
         "--receptive-field", type=filename, metavar="PNG", help="draw what one pixel of MODEL depends on, and what not"
     )
@@ -36,11 +36,11 @@ def run(args: argparse.Namespace) -> None:
     if args.at and not args.receptive_field:
         raise PixelfastError("--at is a pixel for --receptive-field: give both")
     if args.model is None:
-        if args.receptive_field or args.layout:
-            raise PixelfastError("give the MODEL that --receptive-field or --layout is about")
+        if args.receptive_field or args.layout or args.shape or args.config:
+            raise PixelfastError("give the MODEL that --receptive-field, --layout, --shape or --config is about")
         list_all()
         return
-    model = load_model(args.model, layout=args.layout)
+    model = named_model(args)
     print(f"{args.model}: {summary(model)}")
     print(f"  {first_paragraph(inspect.getdoc(type(model)) or '')}")
     if args.receptive_field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 
 from pixelfast.cli import images as drawing
 from pixelfast.cli.outputs import Outputs
-from pixelfast.errors import ShapeError
+from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models.registry import levels_of
 from pixelfast.sampler import Stats
 from pixelfast.stages import StagedStats
+
+OPTIONS = {"png": "--output", "gif": "--gif", "npz": "--npz"}
+OTHER_FORMATS = {".jpg", ".jpeg", ".jp2", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pdf", ".svg", ".npy", ".pt"}
 
 
 class Pictures:
@@ -27,6 +31,13 @@ class Pictures:
         self._paths = {"png": args.output, "gif": args.gif, "npz": args.npz}
         if not any(self._paths.values()):
             self._paths["png"] = args.default_output
+        for kind, path in self._paths.items():
+            suffix = Path(path).suffix.lower() if path else ""
+            if suffix != f".{kind}" and suffix in OTHER_FORMATS | {".png", ".gif", ".npz"}:
+                raise PixelfastError(
+                    f"{path} is named as another kind of file: {OPTIONS[kind]} writes {kind.upper()}, so give it the "
+                    f"name {Path(path).with_suffix(f'.{kind}')}"
+                )
 
     def __enter__(self) -> Pictures:
         if self._channels not in (1, 3) and (self._paths["png"] or self._paths["gif"]):

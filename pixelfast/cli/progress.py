@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
+from pixelfast import bars
 
 
 def wanted(choice: bool | None) -> bool:
@@ -19,7 +19,7 @@ def wanted(choice: bool | None) -> bool:
 @contextmanager
 def bar(what: str, unit: str, show: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar as a callable `(done, total)`. Appears after a second."""
-    with tqdm(desc=what, unit=unit, disable=not show, delay=1.0, leave=False) as shown:
+    with bars.bar(progress=show, desc=what, unit=unit, delay=1.0, leave=False) as shown:
 
         def update(done: int, total: int) -> None:
             shown.total = total

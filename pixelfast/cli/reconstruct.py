@@ -8,7 +8,7 @@ import math
 import torch
 
 from pixelfast.cli import arguments, images
-from pixelfast.cli.loading import check_fits, load_model
+from pixelfast.cli.loading import check_fits, named_model
 from pixelfast.cli.outputs import Outputs
 from pixelfast.data import open_data
 from pixelfast.data.opening import ACCEPTED
@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout).float()
+    model = named_model(args).float()
     autoencoder = model if hasattr(model, "reconstruct") else getattr(model, "autoencoder", None)
     if autoencoder is None:
         raise PixelfastError(

@@ -8,7 +8,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, pictures, progress
-from pixelfast.cli.loading import check_pixels, label_condition, load_model, seeds_by_stage
+from pixelfast.cli.loading import check_pixels, label_condition, named_model, seeds_by_stage
 from pixelfast.stages import in_stages
 
 
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    model = load_model(args.model, args.layout)
+    model = named_model(args)
     if not in_stages(model):
         check_pixels(model, "sample")
     condition = label_condition(model, args, args.n)

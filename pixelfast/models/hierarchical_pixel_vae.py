@@ -40,6 +40,9 @@ class HierarchicalPixelVAE(nn.Module):
         latent_layers: the same for every map of latents.
         features: of the decoders' maps.
         pixel_hidden: features of the layers.
+        free_nats: of every level's divergence, which training does not charge (Kingma et al. 2016, "Improved
+            Variational Inference with Inverse Autoregressive Flow", section on free bits). Without, the pixels' layers
+            learn first and leave the latents nothing to say.
 
     Raises ShapeError for a bad shape or input, PixelfastError for any other bad argument.
     """
@@ -62,6 +65,7 @@ class HierarchicalPixelVAE(nn.Module):
         latent_layers: int = 1,
         features: int = 32,
         pixel_hidden: int = 32,
+        free_nats: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = checks.image_shape(shape)
@@ -77,6 +81,7 @@ class HierarchicalPixelVAE(nn.Module):
         layers = checks.integer("layers", layers, 0, 128)
         latent_layers = checks.integer("latent_layers", latent_layers, 0, 128)
         features = checks.integer("features", features, 1, checks.MAX_WIDTH)
+        self.free_nats = checks.number("free_nats", free_nats, 0.0, 1e6)
         self.likelihood = pixel_likelihood(likelihood, levels, mixtures, self.shape[0])
         self.levels = levels
         self.config: dict[str, Any] = {
@@ -92,6 +97,7 @@ class HierarchicalPixelVAE(nn.Module):
             "latent_layers": latent_layers,
             "features": features,
             "pixel_hidden": pixel_hidden,
+            "free_nats": free_nats,
         }
 
         maps: list[tuple[int, int, int]] = []
@@ -150,9 +156,11 @@ class HierarchicalPixelVAE(nn.Module):
         return Bound(-self.likelihood.log_prob(params, images).flatten(1).sum(1), kl)
 
     def loss(self, images: Tensor, condition: None = None) -> Tensor:
-        """What training minimises: nats per image, the mean of the bound."""
+        """What training minimises: nats per image, the mean of the bound; in training mode a level's divergence counts
+        as `free_nats` at least."""
         params, kl = self._given_a_draw(images)
-        return self.likelihood.loss(params, images) + sum(part.mean() for part in kl.values())
+        least = self.free_nats if self.training else 0.0
+        return self.likelihood.loss(params, images) + sum(part.mean().clamp(min=least) for part in kl.values())
 
     def forward(self, images: Tensor) -> Tensor:
         """The pixels' parameters (N, P, H, W) at the mean of the images' latents; images integers (N, C, H, W)."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pixelfast import bars
 from pixelfast.inputs import input_code
 from pixelfast.models.registry import levels_of
 
@@ -73,7 +73,7 @@ def total_loss(
     device = next(model.parameters()).device
     total = 0.0
     parts = chosen.split(batch_size)
-    for part in tqdm(parts, desc=loss_unit(model), unit="batch", disable=not progress, leave=False):
+    for part in bars.bar(parts, progress=progress, desc=loss_unit(model), unit="batch", leave=False):
         if stop():
             total = math.nan
             break

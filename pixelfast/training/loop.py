@@ -112,6 +112,8 @@ def train(
         run = Run(recipe, model, train_images, group)
         if saved is not None:
             run.load(saved)
+            if frozen is not None:
+                stages.check_same(frozen, saved.tensors["model"], autoencoder)
         group.by_first(lambda: _make_folder(out))
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
         report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
@@ -194,6 +196,8 @@ class _Trainer:
     def evaluate_at_the_end(self) -> float:
         """The loss over the whole test set; writes the model."""
         model = self._run.averaged_model()
+        if self._report is not None:
+            self._report.evaluating(len(self._test_images))
         loss = self._loss(model, len(self._test_images))
         if loss is None:
             self._interrupt()

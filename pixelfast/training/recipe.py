@@ -25,6 +25,9 @@ CHOICES: dict[str, Any] = {
 }
 
 HIGHEST_RATE = 1e30
+MOST_STEPS = 10**9
+MOST_IMAGES = 1 << 20
+"""In a batch: more fit into no machine's memory."""
 """Of learning: near float32's largest number an optimiser cannot even take its step."""
 
 
@@ -109,6 +112,9 @@ class Recipe:
             "steps batch_size log_every validate_every validation_images sample_images snapshot_every keep_snapshots"
         ).split():
             _check(getattr(self, name) >= 1, name, "at least 1", self)
+        _check(self.steps <= MOST_STEPS, "steps", f"at most {MOST_STEPS:,}", self)
+        _check(self.batch_size <= MOST_IMAGES, "batch_size", f"at most {MOST_IMAGES:,}", self)
+        _check(self.sample_images <= MOST_IMAGES, "sample_images", f"at most {MOST_IMAGES:,}", self)
         for name in ("warmup_steps", "weight_decay", "sample_every"):
             _check(getattr(self, name) >= 0, name, "at least 0", self)
         _check(0 < self.learning_rate <= HIGHEST_RATE, "learning_rate", f"positive and at most {HIGHEST_RATE:g}", self)

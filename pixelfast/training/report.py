@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pixelfast import bars
 from pixelfast.checkpoints.atomic import remove_partial_files, write_atomically
 from pixelfast.errors import PixelfastError
 from pixelfast.training.log import Log
@@ -34,14 +34,14 @@ class Report:
         self._out = out
         self._progress = progress
         self._step = step
-        self.bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, unit="step", disable=not progress)
+        self.bar = bars.bar(progress=progress, total=recipe.steps, initial=step, desc=recipe.name, unit="step")
         self.log = Log(out / LOG, log_bytes, self.say)
         self._dashboard = _dashboard(out / TENSORBOARD, step)
         self._shown = {"loss": "-", "test": "-"}
 
     def say(self, text: str) -> None:
         """One line to whoever watches; lost where nobody does, as in a pipe that is gone or a file on a full disk."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             self.bar.write(text)
 
     def advanced(self, step: int) -> None:
@@ -63,6 +63,11 @@ class Report:
             self.say(
                 f"step {self._step:,} of {self._recipe.steps:,}: {self._shown['loss']} {self._unit}, test {loss:.4f}"
             )
+
+    def evaluating(self, images: int) -> None:
+        """The whole test set is looked at next, which a bar shows by itself."""
+        if not self._progress:
+            self.say(f"step {self._step:,} of {self._recipe.steps:,}: now the whole test set, {images:,} images")
 
     def result(self, loss: float) -> None:
         """The loss on the whole test set, at the end."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pixelfast import checkpoints
-from pixelfast.errors import PixelfastError
+from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import registry
 from pixelfast.training.recipe import Recipe
 
@@ -54,3 +56,16 @@ def completed(recipe: Recipe, autoencoder: Any) -> Recipe:
 def take_over(model: Any, autoencoder: nn.Module) -> None:
     """Gives the model the autoencoder's weights."""
     model.autoencoder.load_state_dict(autoencoder.state_dict())
+
+
+def check_same(autoencoder: nn.Module, saved: Mapping[str, Tensor], path: Path | None) -> None:
+    """CheckpointError unless the autoencoder, of that file, is the one that a resumed run was started with.
+
+    saved: the tensors of the run's model.
+    """
+    for name, tensor in autoencoder.state_dict(prefix="autoencoder.").items():
+        if not torch.equal(tensor, saved[name]):
+            raise CheckpointError(
+                f"{path} is not the autoencoder that this run was started with, which the snapshot has: leave "
+                "--autoencoder out, or begin a new run in another folder"
+            )
