@@ -135,16 +135,21 @@ def main() -> None:
                 f"-ELBO {last['bound']:.2f} nats, of which KL {last['kl']:.2f}",
                 flush=True,
             )
+        report(runs, args.steps, args.save)
+
+
+def report(runs: list[dict[str, Any]], steps: int, save: Path | None) -> None:
+    """What the seeds so far show, printed and, with `save`, written."""
     lines = means(runs)
     if lines[0]["layers"] == 0:
         for line in lines[1:]:
             gain = lines[0]["bound"]["mean"] - line["bound"]["mean"]
             share = line["kl"]["mean"] / lines[0]["kl"]["mean"]
-            print(f"{line['layers']} layers: {gain:.2f} nats better than the VAE, KL {share:.2f} times its")
-    if args.save:
-        what = {"recipe": BASE.name, "steps": args.steps, "versions": versions(), "means": lines, "runs": runs}
-        args.save.with_suffix(".json").write_text(json.dumps(what, indent=1) + "\n")
-        plot(lines, args.save.with_suffix(".png"))
+            print(f"{line['layers']} layers: {gain:.2f} nats better than the VAE, KL {share:.2f} times its", flush=True)
+    if save is not None:
+        what = {"recipe": BASE.name, "steps": steps, "versions": versions(), "means": lines, "runs": runs}
+        save.with_suffix(".json").write_text(json.dumps(what, indent=1) + "\n")
+        plot(lines, save.with_suffix(".png"))
 
 
 if __name__ == "__main__":

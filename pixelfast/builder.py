@@ -18,6 +18,8 @@ from .ir import Contract, Copy, Gather, Graph, Pointwise, Reduce, Source, Tap, V
 from .provenance import Space, distinct_columns
 from .readiness import source_ready
 
+MANY_VALUES = 8
+"""So many values along one axis are the steps of a loop, not parts of a `cat`."""
 MAX_WINDOW = 256
 """Widest reduction over positions that is unrolled; wider ones (a norm over the image) are leaks in practice."""
 
@@ -147,7 +149,10 @@ class Builder:
             if codes.shape[axis] == 1 or codes.strides[axis] == 0:
                 continue
             where: tuple[Any, ...] = (*position[:axis], slice(None), *position[axis + 1 :])
-            value, site, _ = self.space.decode(codes[where])
+            value, site, channel = self.space.decode(codes[where])
+            if self._steps_of_a_loop(value, channel):
+                axes.add(axis)
+                continue
             counted = self._counted(value)
             for one in np.unique(value[counted] if counted.any() else value[value >= 0]):
                 seen = site[value == one]
@@ -155,6 +160,13 @@ class Builder:
                     axes.add(axis)
                     break
         return axes
+
+    def _steps_of_a_loop(self, value: np.ndarray, channel: np.ndarray) -> bool:
+        """Whether a line goes from value to value through one channel of each: what the steps of an unrolled loop have
+        made, put side by side, are positions."""
+        found = np.unique(value)
+        wide = all(v >= 0 and self.graph.values[v].channels > 1 for v in found.tolist())
+        return wide and len(found) >= MANY_VALUES and bool((channel == channel[0]).all())
 
     # -- pointwise ------------------------------------------------------------------------------------------------
 

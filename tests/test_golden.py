@@ -63,6 +63,8 @@ CASES = {
         fixed_weights(pixelfast.models.PixelSNAIL((1, 11, 13), 2, 1, 10, key_width=19, mixtures=2)),
         {},
     ),
+    "row lstm": lambda: (fixed_weights(pixelfast.models.PixelRNN((1, 7, 9), "row_lstm", 2, 2, 6)), {}),
+    "diagonal bilstm": lambda: (fixed_weights(pixelfast.models.PixelRNN((3, 5, 4), levels=4, layers=2, hidden=6)), {}),
     "bernoulli": lambda: (
         fixed_weights(Shifted(1, 1)),
         {"shape": (1, 6, 5), "likelihood": pixelfast.Bernoulli(), "input": "unit"},

@@ -193,6 +193,15 @@ def test_a_recurrence_is_a_few_kernels_whatever_the_size():
     assert kernels(5) == kernels(17) < 30
 
 
+def test_steps_of_a_loop_side_by_side_are_positions():
+    """What the columns of a skewed map have made is read back as a map: a kernel or two per step, none per pixel."""
+    loop = IDIOMS["skewed_lstm_loop"].build()
+    arguments = IDIOMS["skewed_lstm_loop"].arguments() | {"shape": (1, 10, 9)}
+    program = pixelfast.compile(loop, backend="reference", **arguments).program
+    steps = 2 * (10 + 9 - 1)
+    assert len(program.kernels) < 3 * steps
+
+
 def test_a_weight_that_a_loop_uses_again_is_kept_once():
     class Down(nn.Module):
         def __init__(self) -> None:

@@ -95,6 +95,14 @@ class TestAutoencoder:
         distances.append((joined - model.quantizer_bottom.lookup(codes["bottom"][:, 0])).square().mean())
         torch.testing.assert_close(model.loss(x), F.mse_loss(model(x), x) + 0.5 * sum(distances))
 
+    def test_bottom_codes_are_dropped_in_training_only(self) -> None:
+        model = scramble(VQVAE2((1, 8, 8), halvings=1, bottom_dropout=0.999999, **SMALL)).double()
+        x = torch.rand(3, 1, 8, 8, dtype=torch.float64) * 2 - 1
+        top, bottom = model._quantised(x)
+        alone = model._image(top.vectors, torch.zeros_like(bottom.vectors))
+        torch.testing.assert_close(model.loss(x), F.mse_loss(model(x), x) + top.loss + bottom.loss)
+        torch.testing.assert_close(model.train().loss(x), F.mse_loss(alone, x) + top.loss + bottom.loss)
+
     def test_gradients_reach_every_parameter(self) -> None:
         for codebook in ("ema", "gradient"):
             model = VQVAE2((1, 12, 8), halvings=1, codebook=codebook, **SMALL)
@@ -107,6 +115,7 @@ class TestAutoencoder:
             ({"shape": (1, 12, 8)}, "multiples of 8, not 12x8"),
             ({"codes": 1}, "codes must be from 2"),
             ({"halvings": 0}, "halvings must be from 1"),
+            ({"bottom_dropout": 1.0}, "bottom_dropout must be a number from 0"),
             ({"codebook": "moving"}, "codebook must be one of"),
         ],
     )

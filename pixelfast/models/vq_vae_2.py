@@ -59,6 +59,8 @@ class VQVAE2(nn.Module):
         codes: size of each of the two codebooks.
         code_width: length of their vectors.
         codebook, decay, commitment: see `VectorQuantizer`.
+        bottom_dropout: share of the images in training whose bottom codes the decoder does not see. 0 is the paper's;
+            of images as small as MNIST's the bottom map then tells everything and the top map nothing.
 
     Source: "Generating Diverse High-Fidelity Images with VQ-VAE-2", section 3.1. Raises ShapeError for a bad shape or
     input, PixelfastError for any other bad argument.
@@ -81,6 +83,7 @@ class VQVAE2(nn.Module):
         codebook: str = "ema",
         decay: float = 0.99,
         commitment: float = 0.25,
+        bottom_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = checks.image_shape(shape)
@@ -89,6 +92,7 @@ class VQVAE2(nn.Module):
         blocks = checks.integer("residual_blocks", residual_blocks, 0, 128)
         inner = checks.integer("residual_hidden", residual_hidden, 1, checks.MAX_WIDTH)
         halvings = checks.integer("halvings", halvings, 1, MAX_HALVINGS)
+        self.bottom_dropout = checks.fraction("bottom_dropout", bottom_dropout)
         channels, height, width = self.shape
         self.stride = 2 ** (halvings + 1)
         if height % self.stride or width % self.stride:
@@ -117,6 +121,7 @@ class VQVAE2(nn.Module):
             "codebook": codebook,
             "decay": decay,
             "commitment": commitment,
+            "bottom_dropout": self.bottom_dropout,
         }
 
     @property
@@ -132,7 +137,10 @@ class VQVAE2(nn.Module):
         """What training minimises: mean squared error per number of x, plus both quantisers'. In training mode those
         note what they see, see `VectorQuantizer.update`."""
         top, bottom = self._quantised(x)
-        image = self._image(top.vectors, bottom.vectors)
+        seen = bottom.vectors
+        if self.training and self.bottom_dropout:
+            seen = seen * (torch.rand(len(x), 1, 1, 1, device=x.device) >= self.bottom_dropout)
+        image = self._image(top.vectors, seen)
         return F.mse_loss(image.to(x.dtype), x) + top.loss + bottom.loss
 
     @torch.no_grad()

@@ -51,6 +51,7 @@ class VQVAE2WithPriors(nn.Module):
         codebook: str = "ema",
         decay: float = 0.99,
         commitment: float = 0.25,
+        bottom_dropout: float = 0.0,
         top: Mapping[str, Any] | None = None,
         bottom: Mapping[str, Any] | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class VQVAE2WithPriors(nn.Module):
             codebook,
             decay,
             commitment,
+            bottom_dropout,
         ).requires_grad_(False)
         self.shape, self.levels = self.autoencoder.shape, self.autoencoder.levels
         shapes = self.autoencoder.code_shapes

@@ -40,7 +40,14 @@ CODES = (
     Recipe(
         name="vqvae2-mnist",
         model="vq_vae_2",
-        config={"shape": [1, 28, 28], "hidden": 32, "halvings": 1, "codes": 32, "code_width": 16},
+        config={
+            "shape": [1, 28, 28],
+            "hidden": 32,
+            "halvings": 1,
+            "codes": 32,
+            "code_width": 16,
+            "bottom_dropout": 0.15,
+        },
         steps=1500,
         batch_size=32,
         learning_rate=2e-3,
@@ -60,7 +67,14 @@ CODES = (
     Recipe(
         name="vqvae2-cifar10",
         model="vq_vae_2",
-        config={"shape": [3, 32, 32], "hidden": 48, "halvings": 1, "codes": 128, "code_width": 24},
+        config={
+            "shape": [3, 32, 32],
+            "hidden": 48,
+            "halvings": 1,
+            "codes": 128,
+            "code_width": 24,
+            "bottom_dropout": 0.15,
+        },
         steps=2000,
         batch_size=16,
         flip=True,

@@ -72,6 +72,18 @@ PIXELS = (
         learning_rate=2e-3,
         validate_every=500,
     ),
+    # A small relative of the published network, for minutes of a few cores.
+    Recipe(
+        name="pixelsnail-cifar10",
+        model="pixel_snail",
+        config={"shape": [3, 32, 32], "attentions": 2, "blocks": 2, "filters": 32, "mixtures": 5, "dropout": 0.0},
+        steps=2000,
+        batch_size=8,
+        flip=True,
+        learning_rate=1e-3,
+        data_init=True,
+        validate_every=500,
+    ),
     # Section 3 of the paper and its published code: the published network, learning rate and its decay,
     # Adam's betas, the average's decay, flips and data-dependent start, at one process's batch size.
     Recipe(
