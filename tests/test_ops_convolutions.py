@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixelfast import _C, ops
 from pixelfast.errors import PixelfastError, ShapeError
-from pixelfast.ops import masked_conv_cpu
+from pixelfast.ops import masked_conv_core, masked_conv_cpu
 
 SEED = torch.tensor(0x1234_5678_9ABC_DEF)
 VERTICAL, HORIZONTAL, ABOVE, LEFT = (1, 1, 1, 0), (1, 0, 1, 0), (1, 1, 1, -1), (1, -1, 0, 0)
@@ -154,6 +154,7 @@ def error(got: Tensor, truth: Tensor) -> float:
 def test_errors_are_near_those_of_torch(case, dtype, isa, monkeypatch):
     """At most twice torch's own in that dtype forward, three times backward, plus an ulp of the largest number."""
     monkeypatch.setenv("PIXELFAST_ISA", isa)
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: False)
     given = tensors(case, dtype)
     exact = {name: t.detach().double().requires_grad_() for name, t in given.items()}
     truth = run(reference(case), case, exact)
@@ -298,7 +299,9 @@ def test_dropout_follows_torchs_generator():
     assert not torch.equal(first, second)
 
 
-def test_autocast_casts_like_torchs_convolution():
+@pytest.mark.parametrize("native", [False, True])
+def test_autocast_casts_like_torchs_convolution(monkeypatch, native):
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
     x, weight, bias = torch.randn(2, 6, 5, 7), torch.randn(4, 6, 2, 3), torch.randn(4)
     weight.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -311,6 +314,23 @@ def test_autocast_casts_like_torchs_convolution():
     torch.testing.assert_close(out.float(), expected, rtol=0, atol=0.1)
     with torch.autocast("cpu", torch.bfloat16):
         assert ops.masked_conv(x.double(), weight.double(), padding=VERTICAL).dtype == torch.float64
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_plain_torch_where_the_processor_multiplies_it(monkeypatch, native):
+    """Where nothing is left out of memory by the operation; other dtypes and activations have it in any case."""
+    called = []
+    overload = torch.ops.pixelfast.activated_conv
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(torch.ops.pixelfast, "activated_conv", lambda *a: called.append(a) or overload(*a))
+    for case in (CASES[0], CASES[4], CASES[11], CASES[14]):
+        for dtype in (torch.float32, torch.bfloat16):
+            called.clear()
+            got = run(fused(case), case, tensors(case, dtype))
+            plain = native and dtype == torch.bfloat16 and case.function == "masked_conv"
+            assert len(called) == (0 if plain else 1)
+            if plain:
+                assert_equal(got, run(reference(case), case, tensors(case, dtype)))
 
 
 def test_masks_multiply_the_weight():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pixelfast import _C, ops
 from pixelfast.errors import ShapeError
-from pixelfast.ops import gated_block_cpu, masked_conv_cpu
+from pixelfast.ops import gated_block_cpu, masked_conv_core, masked_conv_cpu
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,7 @@ def test_frozen_tensors_get_no_gradient():
 @pytest.mark.parametrize("case", LARGER, ids=lambda case: case.name)
 def test_errors_are_near_those_of_torch(case, dtype, isa, monkeypatch):
     """At most twice torch's own in that dtype forward, three times backward, plus an ulp of the largest number."""
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: False)
     monkeypatch.setenv("PIXELFAST_ISA", isa)
     given = tensors(case, dtype)
     exact = {name: t.detach().double().requires_grad_() for name, t in given.items()}
@@ -282,7 +283,24 @@ def test_compiles_as_one_graph(case):
         torch.testing.assert_close(a, b)
 
 
-def test_autocast_casts_everything():
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_plain_torch_where_the_processor_multiplies_it(monkeypatch, native):
+    case = CASES[4]
+    called = []
+    overload = torch.ops.pixelfast.gated_block
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(torch.ops.pixelfast, "gated_block", lambda *a: called.append(a) or overload(*a))
+    for dtype in (torch.float32, torch.bfloat16):
+        got = run(ops.gated_block, case, tensors(case, dtype))
+        plain = run(ops.gated_block_reference, case, tensors(case, dtype))
+        if native and dtype == torch.bfloat16:
+            assert_equal(got, plain)
+    assert len(called) == (1 if native else 2)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_autocast_casts_everything(monkeypatch, native):
+    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
     case = CASES[4]
     given = tensors(case, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

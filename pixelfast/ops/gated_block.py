@@ -15,7 +15,16 @@ from . import masked_conv_torch
 from .gated import gated_conv, gated_conv_reference
 from .implementations import CPU_REMEDY, implementation
 from .masked_conv import masked_conv, masked_conv_reference
-from .masked_conv_core import FLOATS, LARGEST_REACH, autocasts, cast, check_alike, check_condition, check_filled
+from .masked_conv_core import (
+    FLOATS,
+    LARGEST_REACH,
+    autocasts,
+    cast,
+    check_alike,
+    check_condition,
+    check_filled,
+    torch_is_faster,
+)
 from .masked_conv_layout import empty_result
 
 
@@ -36,7 +45,8 @@ def gated_block(
         out   = h + mix(gate(left + h_condition)),    gate(a, b) = tanh(a) * sigmoid(b) of the channels' halves
 
     What is kept for the backward pass is v, h, above and left. On the CPU everything else stays in the cache; on other
-    devices the block is `masked_conv` and `gated_conv`. Differentiable once, in every tensor.
+    devices the block is `masked_conv` and `gated_conv`. On a CPU that multiplies bfloat16 itself such a block is plain
+    torch, which keeps more. Differentiable once, in every tensor.
     van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016, figure 2.
 
     Args:
@@ -61,6 +71,10 @@ def gated_block(
         weights, biases = [cast(weight) for weight in weights], [cast(bias) for bias in biases]
         v_condition, h_condition = (None if t is None else cast(t) for t in (v_condition, h_condition))
     _check(v, h, weights, biases, v_condition, h_condition, dilation)
+    if torch_is_faster(h):
+        return parts.composed(
+            masked_conv_reference, gated_conv_reference, v, h, weights, biases, v_condition, h_condition, dilation
+        )
     if h.device.type != "cpu":
         return parts.composed(masked_conv, gated_conv, v, h, weights, biases, v_condition, h_condition, dilation)
     above, _, out = torch.ops.pixelfast.gated_block(v, h, *weights, *biases, v_condition, h_condition, dilation)

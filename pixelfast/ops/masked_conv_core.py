@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixelfast.errors import ShapeError
 
 from . import masked_conv_torch
 from .implementations import CPU_REMEDY, CUDA_REMEDY, implementation
-from .masked_conv_activations import FACTORS
+from .masked_conv_activations import FACTORS, padded
 from .masked_conv_layout import empty_result
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -44,9 +45,27 @@ def activated_conv(
         x, weight = cast(x), cast(weight)
         bias, condition, added = (None if tensor is None else cast(tensor) for tensor in (bias, condition, added))
     _check(x, weight, bias, condition, added, kind, padding, dilation)
+    if kind == "none" and torch_is_faster(x):
+        out = F.conv2d(padded(x, padding), weight, bias, dilation=dilation)
+        return out if added is None else out + added
     return torch.ops.pixelfast.activated_conv(
         x, weight, bias, condition, added, seed, kind, list(padding), [dilation, dilation], dropout
     )
+
+
+@torch.compiler.assume_constant_result
+def multiplies_bfloat16() -> bool:
+    """Whether torch's convolutions of bfloat16 run on the processor's own products of them."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def torch_is_faster(x: Tensor) -> bool:
+    """Whether plain torch takes less time than C++ where there is no activation to leave out, or only gates.
+
+    The C++ multiplies floats. With AVX-512 BF16 a training step of a Gated PixelCNN, 16 images of 28x28, was measured
+    1.07 times (32 features) and 1.38 times (64) faster in plain torch.
+    """
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16 and multiplies_bfloat16()
 
 
 def autocasts(x: Tensor) -> bool:
