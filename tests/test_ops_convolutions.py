@@ -154,7 +154,7 @@ def error(got: Tensor, truth: Tensor) -> float:
 def test_errors_are_near_those_of_torch(case, dtype, isa, monkeypatch):
     """At most twice torch's own in that dtype forward, three times backward, plus an ulp of the largest number."""
     monkeypatch.setenv("PIXELFAST_ISA", isa)
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", False)
     given = tensors(case, dtype)
     exact = {name: t.detach().double().requires_grad_() for name, t in given.items()}
     truth = run(reference(case), case, exact)
@@ -301,7 +301,7 @@ def test_dropout_follows_torchs_generator():
 
 @pytest.mark.parametrize("native", [False, True])
 def test_autocast_casts_like_torchs_convolution(monkeypatch, native):
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", native)
     x, weight, bias = torch.randn(2, 6, 5, 7), torch.randn(4, 6, 2, 3), torch.randn(4)
     weight.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -321,7 +321,7 @@ def test_bfloat16_is_plain_torch_where_the_processor_multiplies_it(monkeypatch, 
     """Where nothing is left out of memory by the operation; other dtypes and activations have it in any case."""
     called = []
     overload = torch.ops.pixelfast.activated_conv
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", native)
     monkeypatch.setattr(torch.ops.pixelfast, "activated_conv", lambda *a: called.append(a) or overload(*a))
     for case in (CASES[0], CASES[4], CASES[11], CASES[14]):
         for dtype in (torch.float32, torch.bfloat16):

@@ -176,7 +176,7 @@ def test_frozen_tensors_get_no_gradient():
 @pytest.mark.parametrize("case", LARGER, ids=lambda case: case.name)
 def test_errors_are_near_those_of_torch(case, dtype, isa, monkeypatch):
     """At most twice torch's own in that dtype forward, three times backward, plus an ulp of the largest number."""
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", False)
     monkeypatch.setenv("PIXELFAST_ISA", isa)
     given = tensors(case, dtype)
     exact = {name: t.detach().double().requires_grad_() for name, t in given.items()}
@@ -288,7 +288,7 @@ def test_bfloat16_is_plain_torch_where_the_processor_multiplies_it(monkeypatch, 
     case = CASES[4]
     called = []
     overload = torch.ops.pixelfast.gated_block
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", native)
     monkeypatch.setattr(torch.ops.pixelfast, "gated_block", lambda *a: called.append(a) or overload(*a))
     for dtype in (torch.float32, torch.bfloat16):
         got = run(ops.gated_block, case, tensors(case, dtype))
@@ -300,7 +300,7 @@ def test_bfloat16_is_plain_torch_where_the_processor_multiplies_it(monkeypatch, 
 
 @pytest.mark.parametrize("native", [False, True])
 def test_autocast_casts_everything(monkeypatch, native):
-    monkeypatch.setattr(masked_conv_core, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(masked_conv_core, "MULTIPLIES_BFLOAT16", native)
     case = CASES[4]
     given = tensors(case, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -25,6 +25,8 @@ from .masked_conv_layout import empty_result
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LARGEST_REACH = 1 << 24
 """Of padding and dilation: no image is as large, and no product of sizes overflows."""
+MULTIPLIES_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
+"""Whether torch's convolutions of bfloat16 run on the processor's own products of them."""
 
 
 def activated_conv(
@@ -53,12 +55,6 @@ def activated_conv(
     )
 
 
-@torch.compiler.assume_constant_result
-def multiplies_bfloat16() -> bool:
-    """Whether torch's convolutions of bfloat16 run on the processor's own products of them."""
-    return torch.cpu._is_avx512_bf16_supported()
-
-
 def torch_is_faster(x: Tensor) -> bool:
     """Whether plain torch takes less time than C++ where there is no activation to leave out, or only gates.
 
@@ -66,7 +62,7 @@ def torch_is_faster(x: Tensor) -> bool:
     took 1.38 times as long with it as the model in plain torch, and 1.01 to 1.05 times by this rule; with 32 features
     both took 1.07 times as long.
     """
-    return x.device.type == "cpu" and x.dtype == torch.bfloat16 and multiplies_bfloat16()
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16 and MULTIPLIES_BFLOAT16
 
 
 def autocasts(x: Tensor) -> bool:
