@@ -440,6 +440,13 @@ class TestCommand:
             assert {entry["group"] for entry in found["entries"]} == {"rows", "pixels", "drawing"}
             assert 0 < sum(entry["seconds"] for entry in found["entries"])
 
+    def test_latents_then_pixels(self, run: Callable, tmp_path: Path) -> None:
+        pixelfast.save(registry.create("vae", shape=(1, 8, 8), latents=2, hidden=2).eval(), "vae.safetensors")
+        status, out, err = run("vae.safetensors", "--batch-sizes", "2", "--repeats", "1", "--json", "a.json")
+        assert (status, err) == (0, "")
+        assert "(latents)" in out and "(pixels)" in out
+        assert list(json.loads((tmp_path / "a.json").read_text())["stages"]) == ["latents", "pixels"]
+
     def test_stages_one_by_one_and_together(self, run: Callable, tmp_path: Path) -> None:
         pixelfast.save(staged(), "staged.safetensors")
         words = ("staged.safetensors", "--batch-sizes", "1,2", "--repeats", "1")

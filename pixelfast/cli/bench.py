@@ -280,7 +280,7 @@ def as_json(found: Figures) -> dict[str, Any]:
         "machine": {**asdict(found.machine), "own_spread": found.own_spread, "doubts": found.doubts},
         "setting": {
             "model": subject.name,
-            "config": subject.model.config,
+            "config": getattr(subject.model, "config", None),  # the network of a stage may have none
             "parameters": subject.parameters,
             "flops_per_image": subject.flops,
             "fewest_weights_read": subject.weights_read,
