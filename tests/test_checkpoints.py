@@ -328,3 +328,21 @@ class TestRecognition:
         with pytest.raises(CheckpointError) as caught:
             load(tmp_path / "m.pt", layout=layout)
         assert "\n" not in str(caught.value)
+
+
+def test_saving_never_replaces_a_device_or_a_link(tmp_path):
+    model = GatedPixelCNN((1, 4, 4), levels=2, hidden=4, dilations=(1,))
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        save(model, pipe)
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    save(model, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").is_file()
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_folder_without_a_name_is_refused(path):
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load(path)

@@ -387,6 +387,7 @@ BAD = {
     ),
     "absurd images at a time": (["sample", "{}/plain.safetensors", "--batch-size", "1000000000000"], 2, "to 1048576"),
     "JPEG named": (["sample", "{}/plain.safetensors", "-o", "x.jpg"], 1, "--output writes PNG, so give it the name"),
+    "model named": (["sample", "{}/plain.safetensors", "-o", "x.safetensors"], 1, "so give it the name x.png"),
     "PNG of a GIF": (["sample", "{}/plain.safetensors", "-o", "x.GIF"], 1, "name x.png"),
     "GIF named PNG": (["sample", "{}/plain.safetensors", "--gif", "x.png"], 1, "--gif writes GIF"),
     "arrays named PNG": (["sample", "{}/plain.safetensors", "--npz", "x.png"], 1, "--npz writes NPZ"),

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_files
 import torch
 from foreign_networks import openai_forward, openai_state
-from tensorflow_files import masked_crc, number, table, text, write_bundle, write_slices
+from tensorflow_files import masked_crc, number, table, text, varint, write_bundle, write_slices
 from torch import Tensor
 
 import pixelfast
@@ -205,6 +205,7 @@ def refused(path: Path, **arguments: Any) -> str:
     ("change", "message"),
     [
         (lambda s: s.pop("model/conv2d_4/V"), "no moving average"),
+        (lambda s: s.update({"a\nb": torch.ones(1)}), "a and 0 others have no moving average"),
         (lambda s: s.pop(f"model/conv2d_4/V{AVERAGE}"), "no moving average"),
         (lambda s: (s.pop("model/conv2d_4/g"), s.pop(f"model/conv2d_4/g{AVERAGE}")), "missing: model/conv2d_4/g"),
         (lambda s: s.update({"model/z": torch.ones(1), f"model/z{AVERAGE}": torch.ones(1)}), "unused: model/z"),
@@ -255,6 +256,7 @@ def one_entry(entry: bytes) -> bytes:
 
 
 FLOAT, HUGE = number(1, 1), text(2, text(2, number(1, 1 << 40)))
+EMPTY_AND_HUGE = text(2, text(2, number(1, 0)) + 2 * text(2, number(1, 1 << 40)))
 DAMAGED = {
     "no table": b"x" * 60 + bytes.fromhex("57fb808b247547db"),
     "nothing but its end": bytes.fromhex("57fb808b247547db"),
@@ -265,6 +267,9 @@ DAMAGED = {
     "no data files": table([(b"", number(2, 0))]),
     "too many data files": table([(b"", number(1, 1 << 40))]),
     "claims a terabyte": one_entry(FLOAT + HUGE + number(5, 1 << 42)),
+    "nothing, of a shape with impossible strides": one_entry(
+        FLOAT + EMPTY_AND_HUGE + varint(6 << 3 | 5) + masked_crc(b"")
+    ),
     "negative size": one_entry(FLOAT + text(2, text(2, number(1, (1 << 64) - 1))) + number(5, 4)),
     "unknown shape": one_entry(FLOAT + text(2, number(3, 1))),
     "in parts": one_entry(FLOAT + text(7, b"")),

@@ -124,6 +124,10 @@ class TestPriors:
             (lambda s: s["background"].neg_(), "background is not row and column"),
             (lambda s: s.update(background=torch.zeros(1, 2, 5, 6)), "background is not"),
             (lambda s: s.update({"horizontal.conv.conv.weight_v": torch.zeros(3)}), "not a PixelSNAIL"),
+            (
+                lambda s: s.update({"blocks.0.resblocks.0.conv1.conv.conv.weight_v": torch.zeros(())}),
+                r"wrong shape: blocks\.0\.resblocks\.0\.conv1",
+            ),
             (lambda s: s.update({"out.3.conv.bias": torch.zeros(4)}), "wrong shape: out.3.conv.bias"),
         ],
     )
@@ -142,6 +146,11 @@ class TestPriors:
             load(tmp_path / "top.pt", shape=(1, 6, 4))
         with pytest.raises(CheckpointError, match="`dilations` does not apply"):
             load(tmp_path / "top.pt", dilations=(1,))
+
+    def test_a_file_of_another_layout(self, tmp_path: Path) -> None:
+        torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match="not a PixelSNAIL"):
+            load(tmp_path / "other.pt", layout="rosinality")
 
 
 class TestAutoencoder:
@@ -258,6 +267,15 @@ class TestPyTorchVQVAE:
         with pytest.raises(CheckpointError, match=text) as error:
             load(tmp_path / "m.pt")
         assert "\n" not in str(error.value)
+
+
+    def test_a_negative_variance_is_refused(self, tmp_path: Path) -> None:
+        """Folded, it would make weights that are not numbers."""
+        state = ritheshkumar95_vq_vae_state(3, 5, 9)
+        state["encoder.1.running_var"][2] = -1
+        torch.save(state, tmp_path / "m.pt")
+        with pytest.raises(CheckpointError, match=r"encoder\.halvings\.0\.weight holds NaN"):
+            load(tmp_path / "m.pt")
 
 
 class Imitation(argparse.Namespace):

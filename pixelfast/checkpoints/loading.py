@@ -49,18 +49,23 @@ def load(
     contents = read(path)
     try:
         converted = _convert(contents, layout, Hints(shape, dilations, contents.arguments))
-        return _build(converted)
+        model = _build(converted)
     except PixelfastError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    # Finite numbers can be converted to others: a batch norm of negative variance, folded into its convolution.
+    check_values(path, model.state_dict())
+    return model
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes one of pixelfast's own models: weights and configuration in one safetensors file.
 
-    The file appears whole or not at all. Raises CheckpointError when the weights are not finite or the file
-    cannot be written, PixelfastError for a model of another class.
+    The file appears whole or not at all; a link is followed. Raises CheckpointError when the weights are not finite or
+    the file cannot be written, PixelfastError for a model of another class.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CheckpointError(f"{path}: cannot be written: it is there and not a regular file")
     description = native.describe(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     check_values(path, tensors)

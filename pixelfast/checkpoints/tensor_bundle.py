@@ -34,6 +34,8 @@ MOST_TENSORS = 1 << 16
 
 def index_of(path: Path) -> Path:
     """The table that a checkpoint is read from, given it, one of its data files, or the prefix of both."""
+    if not path.name:
+        return path
     name = re.sub(r"\.data-\d{5}-of-\d{5}$", "", path.name)
     index = path.with_name(name + ".index")
     # os.path, for names that cannot be: they do not exist.
@@ -159,7 +161,8 @@ def _shape(content: memoryview) -> tuple[int, ...]:
     """Of a TensorShapeProto."""
     message = parse(content)
     sizes = tuple(signed(size.integer(1)) for size in message.messages(2))
-    if message.integer(3) or any(size < 0 for size in sizes) or len(sizes) > 8:
+    # An empty tensor, too, has strides, which must be numbers of 63 bits.
+    if message.integer(3) or min(sizes, default=0) < 0 or len(sizes) > 8 or math.prod(max(s, 1) for s in sizes) >> 63:
         raise Malformed("a tensor has no known shape")
     return sizes
 

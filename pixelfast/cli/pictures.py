@@ -18,7 +18,10 @@ from pixelfast.sampler import Stats
 from pixelfast.stages import StagedStats
 
 OPTIONS = {"png": "--output", "gif": "--gif", "npz": "--npz"}
-OTHER_FORMATS = {".jpg", ".jpeg", ".jp2", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pdf", ".svg", ".npy", ".pt"}
+OTHER_FORMATS = {
+    *(".jpg", ".jpeg", ".jp2", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pdf", ".svg", ".npy"),
+    *(".safetensors", ".pt", ".pth", ".ckpt"),
+}
 
 
 class Pictures:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pixelfast.checkpoints.containers import brief
 from pixelfast.checkpoints.layouts.base import Converted, Hints, Shapes, image_shape
 from pixelfast.checkpoints.shapes import check_shapes
 from pixelfast.checkpoints.unfilled import Unfilled
@@ -62,8 +63,8 @@ def _averages(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     without = sorted(plain.keys() ^ averages.keys())
     if without:
         raise CheckpointError(
-            f"{without[0]} and {len(without) - 1} others have no moving average, or are one of no weight; a whole "
-            "checkpoint has both of every weight"
+            f"{brief(without[0])} and {len(without) - 1} others have no moving average, or are one of no weight; a "
+            "whole checkpoint has both of every weight"
         )
     return averages
 

@@ -49,14 +49,14 @@ def convert(theirs: Mapping[str, Tensor], hints: Hints) -> Converted:
 
 
 def _config(theirs: Mapping[str, Tensor], shapes: Shapes, hints: Hints) -> dict[str, Any]:
-    stem, background = shapes["horizontal.conv.conv.weight_v"], shapes["background"]
+    stem, background = (shapes.get(name, ()) for name in ("horizontal.conv.conv.weight_v", "background"))
     if len(stem) != 4 or len(background) != 4 or 0 in stem or 0 in background:
         raise CheckpointError(f"not a PixelSNAIL: horizontal.conv.conv.weight_v is {stem}, background is {background}")
     features, levels, _, kernel = stem
     shape = [1, *background[2:]]
     if hints.shape is not None and list(hints.shape) != shape:
         raise CheckpointError(f"the file is for maps {tuple(shape)}: leave `shape` out")
-    wide = shapes.get("blocks.0.resblocks.0.conv1.conv.conv.weight_v", (features,))
+    wide = shapes.get("blocks.0.resblocks.0.conv1.conv.conv.weight_v") or (features,)
     conditional = shapes.get("cond_resnet.blocks.0.conv.weight_v")
     config: dict[str, Any] = {
         "shape": shape,
