@@ -359,6 +359,12 @@ def test_files_that_are_not_complete_are_refused(text, change, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_packed_zeros_are_not_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", arr_0=np.zeros(1 << 22, dtype=np.float32))
+    with pytest.raises(CheckpointError, match="unpacks to 16,777,216 bytes, more than 8 times the file"):
+        pixelfast.load(tmp_path / "m.npz")
+
+
 def test_damaged_npz_files_are_refused(tmp_path):
     path = written(taimir_arrays(3, 5, 1), tmp_path / "m.npz")
     content = bytearray(path.read_bytes())

@@ -7,6 +7,7 @@ Nothing read here can run code, and no tensor may claim more bytes than its file
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ NUMPY_DTYPES = ("float64", "float32", "float16")
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02"
 MOST_TENSORS = 1 << 16
+MOST_PACKED = 8
+"""So many times larger than its file may what it unpacks to be."""
 PLAIN = (int, float, str, bool)
 
 
@@ -139,6 +142,12 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         arrays = NpzFile(path)
         if len(arrays.headers) > MOST_TENSORS:
             raise CheckpointError(f"{path}: has {len(arrays.headers)} arrays, more than {MOST_TENSORS}")
+        unpacked = sum(math.prod(header.shape) * header.dtype.itemsize for header in arrays.headers.values())
+        if unpacked > MOST_PACKED * path.stat().st_size:
+            raise CheckpointError(
+                f"{path}: unpacks to {unpacked:,} bytes, more than {MOST_PACKED} times the file; weights do not pack "
+                "so well"
+            )
         tensors = {}
         for name, header in arrays.headers.items():
             if header.dtype.newbyteorder("=").name not in NUMPY_DTYPES:

@@ -152,8 +152,8 @@ def check_condition(x: Tensor, condition: Tensor | None) -> None:
     fits = condition.ndim == 4 and condition.shape[1] == x.shape[1]
     if not fits or any(c != 1 and c != s for c, s in zip(condition.shape, x.shape, strict=True)):
         raise ShapeError(
-            f"the condition has shape {tuple(condition.shape)}; it must be broadcastable to x's, {tuple(x.shape)}, "
-            "with all its channels"
+            f"the condition has shape {tuple(condition.shape)}; it must have four axes and all "
+            f"channels, and be broadcastable to x's, {tuple(x.shape)}"
         )
 
 
