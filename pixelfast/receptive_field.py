@@ -29,20 +29,29 @@ def receptive_field(graph: Graph, row: int, column: int) -> np.ndarray:
 
     Exact as to positions: an input that is not marked has no path to the outputs whose every weight differs from zero.
     """
-    reached = {value: np.zeros(graph.values[value].sites, dtype=bool) for value in set(graph.outputs)}
+    reached = {value.index: np.zeros(value.sites, dtype=bool) for value in graph.values}
+    fresh: dict[int, np.ndarray] = {}  # sites of a value that were reached since its node was last followed
+
+    def reach(value: int, sites: np.ndarray) -> None:
+        found = np.zeros_like(reached[value])
+        found[sites[sites >= 0]] = True
+        found &= ~reached[value]
+        if found.any():
+            reached[value] |= found
+            fresh[value] = fresh[value] | found if value in fresh else found
+
     for value in graph.outputs:
-        reached[value][row * graph.shape[2] + column] = True
-    for node in reversed(graph.nodes):
-        readers = reached.pop(node.out, None)
-        if readers is None or not readers.any():
-            continue
-        for source in reads(node):
-            read = np.repeat(readers, np.diff(source.first)) if isinstance(source, Span) else readers
-            sites = source.sites[read]
-            mark = reached.setdefault(source.value, np.zeros(graph.values[source.value].sites, dtype=bool))
-            mark[sites[sites >= 0]] = True
-    nothing = np.zeros(graph.pixels, dtype=bool)
-    return np.stack([reached.get(value, nothing) for value in graph.inputs]).reshape(graph.shape)
+        reach(value, np.array([row * graph.shape[2] + column]))
+    # Once, but for a recurrence, whose nodes read each other.
+    while any(node.out in fresh for node in graph.nodes):
+        for node in reversed(graph.nodes):
+            readers = fresh.pop(node.out, None)
+            if readers is None:
+                continue
+            for source in reads(node):
+                read = np.repeat(readers, np.diff(source.first)) if isinstance(source, Span) else readers
+                reach(source.value, source.sites[read])
+    return np.stack([reached[value] for value in graph.inputs]).reshape(graph.shape)
 
 
 def plot(field: np.ndarray, row: int, column: int, file: str | Path | BinaryIO) -> None:

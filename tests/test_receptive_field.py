@@ -14,7 +14,7 @@ from torch import nn
 
 import pixelfast
 from pixelfast import Categorical, PixelfastError, ShapeError
-from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus
+from pixelfast.models import GatedPixelCNN, PixelCNNPlusPlus, PixelRNN
 from pixelfast.receptive_field import CELL, COLOURS
 
 
@@ -60,6 +60,18 @@ def test_channels_of_a_pixel_are_told_apart():
     report = pixelfast.check_causality(model)
     field = report.receptive_field(4, 4)
     np.testing.assert_array_equal(field, by_gradients(model, 4, 4, (3, 8, 8)))
+
+
+@pytest.mark.parametrize("kind", ["row_lstm", "diagonal_bilstm"])
+def test_through_a_recurrence(kind: str):
+    torch.manual_seed(0)
+    model = PixelRNN((1, 7, 6), kind, levels=2, layers=2, hidden=4, features=8, head=32).eval()
+    for at in ((5, 2), (3, 5)):
+        field = pixelfast.check_causality(model.float()).receptive_field(*at)
+        generator = torch.Generator().manual_seed(1)
+        x = torch.rand(32, 1, 7, 6, generator=generator, dtype=torch.float64).requires_grad_()
+        (gradient,) = torch.autograd.grad(model.double()(x)[..., at[0], at[1]].square().sum(), x)
+        np.testing.assert_array_equal(field, (gradient != 0).any(dim=0).numpy())
 
 
 def test_leak_is_drawn_in_red(tmp_path: Path):

@@ -17,6 +17,7 @@ from pixelfast.cli.loading import (
     named_model,
     open_prepared,
     seeds_by_stage,
+    seeds_in_words,
 )
 from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError, ShapeError
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
             **seeds_by_stage(sampler, args),
         )
         pictures_out.write(completions, given=mask, first=np.where(mask, image, 0))
-    print(f"{args.n} completions, {rows} rows given, seed {args.seed}: {pictures.summary(sampler.stats)}")
+    seed = f"seed {args.seed}{seeds_in_words(args)}"
+    print(f"{args.n} completions, {rows} rows given, {seed}: {pictures.summary(sampler.stats)}")
 
 
 def _image(args: argparse.Namespace, model: Any) -> np.ndarray:

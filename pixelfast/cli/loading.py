@@ -144,6 +144,11 @@ def check_pixels(model: Any, command: str) -> None:
         )
 
 
+def seeds_in_words(args: argparse.Namespace) -> str:
+    """What --seeds adds to the seed in a summary."""
+    return "".join(f", {name} {seed}" for name, seed in (args.seeds or {}).items())
+
+
 def seeds_by_stage(sampler: Any, args: argparse.Namespace) -> dict[str, Any]:
     """The argument `seeds` of a sampler in stages from --seeds; nothing where there is none.
 

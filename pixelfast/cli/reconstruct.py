@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     autoencoder = model if hasattr(model, "reconstruct") else getattr(model, "autoencoder", None)
     if autoencoder is None:
         raise PixelfastError(
-            f"reconstruct takes an autoencoder, or a model that has one; this is a {registry.name_of(model)}"
+            f"reconstruct takes a VQ-VAE or VQ-VAE-2, alone or with priors; this is a {registry.name_of(model)}"
         )
     data = open_data(args.data, args.split)
     check_fits(model, data)

@@ -8,7 +8,7 @@ import torch
 
 import pixelfast
 from pixelfast.cli import arguments, pictures, progress
-from pixelfast.cli.loading import check_pixels, label_condition, named_model, seeds_by_stage
+from pixelfast.cli.loading import check_pixels, label_condition, named_model, seeds_by_stage, seeds_in_words
 from pixelfast.stages import in_stages
 
 
@@ -41,4 +41,4 @@ def run(args: argparse.Namespace) -> None:
             **seeds_by_stage(sampler, args),
         )
         pictures_out.write(images)
-    print(f"{args.n} images, seed {args.seed}: {pictures.summary(sampler.stats)}")
+    print(f"{args.n} images, seed {args.seed}{seeds_in_words(args)}: {pictures.summary(sampler.stats)}")

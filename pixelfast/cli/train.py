@@ -16,6 +16,9 @@ from pixelfast.training.overrides import describe_fields
 
 INTERRUPTED = 130
 
+UNITS = {"squared error": "squared error (of levels scaled to [-1, 1]; `pixelfast eval` scales them to [0, 1])"}
+"""What the units of models' losses are, in full."""
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
@@ -84,4 +87,5 @@ def run(args: argparse.Namespace) -> None:
             raise
         raise SystemExit(INTERRUPTED) from None
     if first:
-        print(f"{result.loss:.4f} {result.unit} on the test split, {result.steps} steps: {result.path}")
+        unit = UNITS.get(result.unit, result.unit)
+        print(f"{result.loss:.4f} {unit} on the test split, {result.steps} steps: {result.path}")

@@ -66,7 +66,8 @@ def choose(named: Iterable[Named], split: SplitName, where: object, key: Callabl
         if split == "train":
             return [each for each, _ in splits]
         raise PixelfastError(
-            f"{where} has no test split: nothing in it is named train or test; name the parts so, or ask for train"
+            f"{where} has no test split: nothing in it is named train or test; name the parts so (such as "
+            "folders train and test), or ask for train where a split can be chosen"
         )
     wanted = "validation" if split == "test" and "test" not in present and "validation" in present else split
     chosen = [each for each, found in splits if found == wanted]
