@@ -259,7 +259,8 @@ class TestCommands:
 
     def test_train_both_then_sample_and_eval(self, run: Callable, data: Path, tmp_path: Path) -> None:
         status, out, err = run("train", "codes", "--data", str(data), "--out", "a")
-        assert (status, err) == (0, "") and "squared error (of levels scaled to [-1, 1]; " in out and "on the test split" in out
+        assert (status, err) == (0, "")
+        assert "squared error (of levels scaled to [-1, 1]; " in out and "on the test split" in out
         words = ("train", "prior", "--data", str(data), "--out", "b")
         status, out, err = run(*words)
         assert status == 1 and "autoencoder" in err and not (tmp_path / "b").exists()
