@@ -170,7 +170,7 @@ def make_problem(
     if not isinstance(likelihood, Likelihood):
         raise PixelfastError(f"likelihood is {type(likelihood).__name__}; it must be one of pixelfast's likelihoods")
     try:
-        sizes = tuple(operator.index(s) for s in shape)  # type: ignore[union-attr]
+        sizes = tuple(operator.index(s) for s in shape)  # type: ignore[union-attr]  # caught below
     except TypeError:
         sizes = ()
     if len(sizes) != 3 or min(sizes) < 1:

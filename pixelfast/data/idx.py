@@ -143,7 +143,7 @@ def _content(path: Path) -> Iterator[tuple[IO[bytes], int]]:
                 yield raw, size
                 return
             with gzip.open(raw) as file:
-                yield file, _DEFLATE_LIMIT * size  # type: ignore[misc]
+                yield file, _DEFLATE_LIMIT * size  # type: ignore[misc]  # GzipFile reads like a BinaryIO
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PixelfastError(f"{path} is a damaged or truncated gzip file ({error}); copy it again") from error
     except OSError as error:

@@ -37,7 +37,7 @@ class Header:
     def array(self, buffer: object) -> np.ndarray:
         """The array over a buffer of its values, without a copy."""
         order = "F" if self.fortran_order else "C"
-        return np.frombuffer(buffer, dtype=self.dtype).reshape(self.shape, order=order)  # type: ignore[call-overload]
+        return np.frombuffer(buffer, dtype=self.dtype).reshape(self.shape, order=order)  # type: ignore[call-overload]  # "C" or "F"
 
 
 def read_header(file: IO[bytes], length: int, where: object) -> Header:
