@@ -55,8 +55,8 @@ def test_codes(shared_file: Callable) -> None:
     found = code_figures(load("vqvae-mnist-prior"), data.images[:IMAGES], data.labels[:IMAGES])
     # A feature between two codes may go to either on another machine.
     assert found.squared_error == pytest.approx(0.0018894, rel=1e-3)
-    assert found.bits_per_code == pytest.approx(3.1886, rel=1e-3)
-    assert found.perplexity == pytest.approx(86.47, rel=1e-2)
+    assert found.maps["codes"].bits_per_code == pytest.approx(3.1886, rel=1e-3)
+    assert found.maps["codes"].perplexity == pytest.approx(86.47, rel=1e-2)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("gated-pixelcnn-mnist", 0.9614)])
