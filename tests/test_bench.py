@@ -58,7 +58,7 @@ class TestSampling:
     def measurement(self, dtype: torch.dtype = torch.float32, **changes: Any) -> sampling.Measurement:
         backend = "reference" if dtype == torch.float64 else "auto"
         sampler = pixelfast.compile(tiny((1, 2, 3)), dtype=dtype, backend=backend)
-        times = sampling.Times([1.0, 2.0, 5.0], 1, None)
+        times = sampling.Times([1.0, 2.0, 5.0], 2.7, 1, 3)
         return replace(
             sampling.measurement(sampler, 4, times, naive.Naive(60.0, 3, 6), 2.5e8, RATES), **{"plan": None, **changes}
         )
@@ -78,24 +78,69 @@ class TestSampling:
         assert self.measurement(torch.bfloat16).limit_seconds == 0.5
         assert self.measurement(torch.float64).limit_seconds == 1.0
 
-    @pytest.mark.parametrize(("lasts", "calls"), [(10.0, 1), (0.3, 4)])
-    def test_calls_fill_a_repeat_and_repeats_make_the_same_images(
-        self, lasts: float, calls: int, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("lasts", "calls", "rounds"), [(0.25, 1, 60), (0.1, 3, 50)])
+    def test_of_the_same_images_the_fastest_round_of_each_counts(
+        self, lasts: float, calls: int, rounds: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Image 1 takes 0.1 s longer than the others; of each repeat, all rounds but the last one are disturbed."""
         model = tiny(classes=3)
         sampler = pixelfast.compile(model)
         now, seeds = [0.0], []
 
-        def sample(n: int, *, seed: int, **_: Any) -> None:
+        def sample(n: int, *, seed: int, on_row: Any, **_: Any) -> None:
+            assert on_row is None
+            undisturbed = (len(seeds) - 2) // calls // 2 == rounds - 1 or seed == 0
             seeds.append(seed)
-            now[0] += lasts + 0.1 * (seed == 1)
+            now[0] += lasts + 0.1 * (seed == 1) + (0.0 if undisturbed else 1.0)
 
         monkeypatch.setattr(sampler, "sample", sample)
         monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
-        times = sampling.time_batch(sampler, problem_of(model), 2, 3)
-        assert times.calls == calls
-        assert times.seconds == pytest.approx([lasts + 0.1 / calls] * 3)
-        assert seeds == [0, 0, *range(1, calls + 1), *range(1, calls + 1), *range(1, calls + 1)]
+        times = sampling.time_batch(sampler, problem_of(model), 2, 2)
+        assert (times.calls, times.rounds) == (calls, rounds)
+        assert times.seconds == pytest.approx([lasts + 0.1 / calls] * 2)
+        assert times.mean == pytest.approx(lasts + 0.1 / calls + (rounds - 1) / rounds)
+        assert seeds == [0, 0, *(2 * rounds * list(range(1, calls + 1)))]
+
+    def test_a_slow_spell_falls_on_all_repeats(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now, done = [0.0], []
+
+        def work(number: int, on_row: Any) -> None:
+            done.append(number)
+            now[0] += 5.0 if len(done) <= 2 + 4 else 1.0
+
+        monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
+        times = sampling.time_repeats(work, 2)
+        assert (times.rounds, times.seconds) == (3, [1.0, 1.0])
+
+    def test_long_calls_are_timed_row_by_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In every round another row is disturbed, and what follows the last row once."""
+        now, done = [0.0], []
+
+        def work(number: int, on_row: Any) -> None:
+            done.append(number)
+            for row in range(3):
+                now[0] += row + 1.0 + 7.0 * (len(done) % 3 == row)
+                if on_row is not None:
+                    on_row(row, None)
+            now[0] += 0.5 + 7.0 * (len(done) == 3)
+
+        monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
+        times = sampling.time_repeats(work, 1)
+        assert times.rounds == 3
+        assert times.seconds == pytest.approx([6.5])
+        assert times.mean == pytest.approx(6.5 + 7.0 + 7.0 / 3)
+
+    def test_rounds_of_other_rows_are_compared_as_a_whole(self) -> None:
+        assert sampling._fastest([{0: 1.0, 1: 5.0}, {1: 4.0, -1: 1.0}]) == 5.0
+
+    def test_rows_of_a_real_sampler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Timing row by row makes the same images, and parts that add up."""
+        monkeypatch.setattr(sampling, "ROUND_SECONDS", 1e-9)
+        monkeypatch.setattr(sampling, "REPEAT_SECONDS", 1e-9)
+        model = tiny()
+        times = sampling.time_batch(pixelfast.compile(model), problem_of(model), 2, 2)
+        assert (times.calls, times.rounds) == (1, 3)
+        assert all(0 < one <= 1.01 * 6 * times.mean for one in times.seconds)
 
     def test_forecasts_are_a_column_where_there_are_any(self) -> None:
         accepted = sampling._accepted(SimpleNamespace(forecasts=8, forecasts_accepted=6))
@@ -150,16 +195,16 @@ class TestQuiet:
         assert quiet.doubts(RATES, slower, (0.0, quiet.cores()), [("batch 1", 0.05), ("batch 2", None)]) == []
 
     def test_spread_of_the_machine_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Eight products of 1/8 s fill a repeat; those of the second repeat last twice as long."""
+        """Sixty rounds of two products of 1/8 s are a repeat; in every second round they last twice as long."""
         now, done = [0.0], []
 
         def work() -> None:
             done.append(now[0])
-            now[0] += 0.25 if 2 + 8 < len(done) <= 2 + 8 + 8 else 0.125
+            now[0] += 0.25 if len(done) > 2 and (len(done) - 3) // 2 % 2 else 0.125
 
         monkeypatch.setattr(quiet, "product", lambda dtype: work)
         monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
-        assert quiet.own_spread(3) == 1.0
+        assert quiet.own_spread(2) == pytest.approx(2 / 3)
         assert quiet.own_spread(1) is None
 
     @pytest.mark.parametrize(
@@ -226,7 +271,7 @@ class TestSizes:
     def time_batch(sampler: Any, problem: Problem, batch: int, repeats: int, progress: bool) -> sampling.Times:
         assert (sampler.shape, problem.shape, repeats) == ((3, 5, 5), (3, 5, 5), 3)
         sampler.sample(batch)
-        return sampling.Times([1.0, 2.0, 5.0], 1, None)
+        return sampling.Times([1.0, 2.0, 5.0], 2.7, 1, 3)
 
     @pytest.mark.parametrize(
         "model",
@@ -379,6 +424,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(machine, "MATRIX", 64)
         monkeypatch.setattr(machine, "fastest", lambda work, seconds=0.0: 1e-3)
+        monkeypatch.setattr(sampling, "ROUND_SECONDS", 1e-9)
         monkeypatch.setattr(sampling, "REPEAT_SECONDS", 1e-9)
         monkeypatch.setattr(naive, "SECONDS", 0.0)
         pixelfast.save(tiny((1, 4, 4), levels=4, classes=3), "tiny.safetensors")

@@ -29,7 +29,7 @@ def cores() -> int:
 def own_spread(repeats: int) -> float | None:
     """The spread of repeats, as long as a sampler's, of a product of torch's: what the machine alone accounts for."""
     work = product(torch.float32)
-    return sampling.spread(sampling.time_repeats(lambda _: work(), repeats)[0])
+    return sampling.spread(sampling.time_repeats(lambda *_: work(), repeats).seconds)
 
 
 def doubts(

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pixelfast.bench.naive import Naive
@@ -16,17 +16,26 @@ from pixelfast.machine import Machine
 from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 
-REPEAT_SECONDS = 1.0
-"""A repeat lasts about this long at least: shorter ones would measure the operating system."""
+ROUND_SECONDS = 0.25
+"""The calls of a round take about this long at least, so that there are several images among those of small models.
+One that takes longer is timed row by row."""
+REPEAT_SECONDS = 15.0
+"""A repeat is as many rounds of the same calls as fill this."""
+FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Times:
-    """seconds: of one call, one figure per repeat, which is the mean of `calls`."""
+    """seconds: of one call, one figure per repeat: the mean over `calls` different ones of their fastest rounds.
+
+    mean: of every call that was timed, whatever else the machine did meanwhile.
+    """
 
     seconds: list[float]
+    mean: float
     calls: int
-    accepted: float | None
+    rounds: int
+    accepted: float | None = None
     """Share of forecasts that the last call accepted, None where it made none."""
 
 
@@ -34,7 +43,9 @@ class Times:
 class Measurement:
     """One batch size on one backend in one dtype. `seconds`: median over repeats of one call that samples the batch.
 
-    spread: (slowest - fastest) / median, None of one repeat. us_per_pixel: microseconds per pixel of one image.
+    mean_seconds: over every call of every repeat. spread: (slowest - fastest) / median of the repeats, None of one.
+    calls_per_repeat, rounds_per_repeat: different calls, and how often a repeat makes each. us_per_pixel: microseconds
+    per pixel of one image.
     gflops: 10^9 floating-point operations per second, each activation counted once, padding left out. limit_seconds:
     see `limit.limit_seconds`. share: limit_seconds / seconds. ratio: naive_seconds / seconds, naive sampling being
     eager torch in float32, whatever the dtype. plan: what the backend's cost model chose and expected, where it has
@@ -45,9 +56,11 @@ class Measurement:
     backend: str
     dtype: str
     seconds: float
+    mean_seconds: float
     spread: float | None
     repeats: int
     calls_per_repeat: int
+    rounds_per_repeat: int
     images_per_second: float
     us_per_pixel: float
     gflops: float
@@ -66,33 +79,57 @@ class Measurement:
 
 
 def time_batch(sampler: Sampler, problem: Problem, batch: int, repeats: int, *, progress: bool = False) -> Times:
-    """Sample `batch` images once to warm up, then in `repeats` repeats of REPEAT_SECONDS.
+    """Sample `batch` images to warm up, then in `repeats` repeats.
 
-    Calls of one repeat make different images, and every repeat the same ones: how many are guessed ahead, and so the
-    time, depends on the image, and is no part of the spread.
+    Different calls of one repeat make different images, and every repeat the same ones: how many are guessed ahead, and
+    so the time, depends on the image, and is no part of the spread.
     """
     condition = problem.batch_condition(None, batch)
-    seconds, calls = time_repeats(
-        lambda seed: sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress), repeats
-    )
-    return Times(seconds, calls, _accepted(sampler.stats))
+
+    def work(seed: int, on_row: Callable[[int, object], None] | None) -> None:
+        sampler.sample(batch, seed=seed, condition=condition, batch_size=batch, progress=progress, on_row=on_row)
+
+    times = time_repeats(work, repeats)
+    return replace(times, accepted=_accepted(sampler.stats))
 
 
-def time_repeats(work: Callable[[int], object], repeats: int) -> tuple[list[float], int]:
-    """Mean seconds of a call in each repeat, and the calls of a repeat: as many as fill REPEAT_SECONDS.
+Work = Callable[[int, Callable[[int, object], None] | None], object]
+"""Makes a call, given its number, and where it is long a function to be called after each row with the row's number."""
 
-    `work` is given the number of the call within its repeat, from 1; two calls numbered 0 come before all repeats.
+
+def time_repeats(work: Work, repeats: int) -> Times:
+    """Time calls of `work` in repeats of REPEAT_SECONDS, each of FEWEST_ROUNDS rounds at least.
+
+    A round makes calls numbered from 1, as many as fill ROUND_SECONDS; calls numbered 0 come before. Rounds are dealt
+    to the repeats in turn, so that a slow spell of the machine falls on all alike.
+
+    Of each call the fastest round counts, of a long call that of each row: what else runs on a machine only ever slows
+    it. The rates that limits are made of (`machine.fastest`) and naive forwards are measured in the same way.
     """
 
-    def seconds(numbers: Sequence[int]) -> float:
+    def parts(number: int, long: bool) -> dict[int, float]:
+        """Seconds by the row that ended then, the whole call under -1 where nobody says rows."""
+        moments = {}
         start = time.perf_counter()
-        for number in numbers:
-            work(number)
-        return (time.perf_counter() - start) / len(numbers)
+        work(number, (lambda row, _: moments.update({row: time.perf_counter()})) if long else None)
+        moments.setdefault(-1, time.perf_counter())
+        befores = [start, *moments.values()]
+        return {row: stop - before for (row, stop), before in zip(moments.items(), befores, strict=False)}
 
-    seconds([0])
-    calls = math.ceil(REPEAT_SECONDS / seconds([0]))
-    return [seconds(range(1, calls + 1)) for _ in range(repeats)], calls
+    alone = min(sum(parts(0, False).values()) for _ in range(2))
+    long = alone > ROUND_SECONDS
+    calls = math.ceil(ROUND_SECONDS / alone)
+    rounds = max(FEWEST_ROUNDS, math.ceil(REPEAT_SECONDS / (calls * alone)))
+    found = [[parts(1 + call, long) for call in range(calls)] for _ in range(rounds * repeats)]
+    seconds = [statistics.fmean(map(_fastest, zip(*found[one::repeats], strict=True))) for one in range(repeats)]
+    return Times(seconds, statistics.fmean(sum(call.values()) for one in found for call in one), calls, rounds)
+
+
+def _fastest(rounds: Sequence[dict[int, float]]) -> float:
+    """Seconds of a call: of its parts the fastest, where they are the same in every round, else of the whole."""
+    if all(one.keys() == rounds[0].keys() for one in rounds):
+        return sum(min(one[part] for one in rounds) for part in rounds[0])
+    return min(sum(one.values()) for one in rounds)
 
 
 def spread(seconds: Sequence[float]) -> float | None:
@@ -120,9 +157,11 @@ def measurement(
         backend=sampler.backend.name,
         dtype=dtype_name(sampler.dtype),
         seconds=median,
+        mean_seconds=times.mean,
         spread=spread(times.seconds),
         repeats=len(times.seconds),
         calls_per_repeat=times.calls,
+        rounds_per_repeat=times.rounds,
         images_per_second=batch / median,
         us_per_pixel=1e6 * median / (batch * sampler.shape[1] * sampler.shape[2]),
         gflops=flops * batch / median / 1e9,
@@ -145,6 +184,7 @@ def measurement_table(rows: Sequence[Measurement]) -> str:
         ("dtype", lambda row: row.dtype),
         ("seconds", lambda row: f"{row.seconds:.4g}"),
         ("spread", lambda row: percent(row.spread)),
+        ("mean s", lambda row: f"{row.mean_seconds:.4g}"),
         ("images/s", lambda row: f"{row.images_per_second:.2f}"),
         ("us/pixel", lambda row: f"{row.us_per_pixel:.1f}"),
         ("GFLOP/s", lambda row: f"{row.gflops:.1f}"),
@@ -161,12 +201,15 @@ def measurement_table(rows: Sequence[Measurement]) -> str:
 def footnotes(rows: Sequence[Measurement]) -> str:
     """How the figures of the table came about."""
     several = max(row.calls_per_repeat for row in rows)
-    calls = f"; short calls: the mean of as many as fill {REPEAT_SECONDS:g} s" if several > 1 else ""
+    calls = f", of short calls the mean over those that fill {ROUND_SECONDS:g} s" if several > 1 else ""
+    long = max(row.mean_seconds for row in rows) > ROUND_SECONDS
+    by_row = ", of long calls row by row" if long else ""
     forwards = {row.batch: row.naive_forwards_timed for row in rows}
     timed = ", ".join(f"{count} timed at batch {batch}" for batch, count in forwards.items())
     return (
-        f"seconds: median over repeats ({rows[0].repeats}) after one call to warm up{calls}\n"
-        "spread: between the slowest and the fastest repeat, as a share of the median\n"
+        f"seconds: median over repeats ({rows[0].repeats}); of a repeat the fastest of "
+        f"{min(row.rounds_per_repeat for row in rows)} rounds or more{calls}{by_row}\n"
+        "spread: between the slowest and the fastest repeat, as a share of the median; mean s: of every call timed\n"
         "limit: the larger of arithmetic and reading weights, keys and values from cache, at the rates above\n"
         f"naive: eager torch in float32, the fastest forward ({timed}) times {rows[0].naive_forwards:,}"
     )

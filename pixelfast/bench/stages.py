@@ -39,7 +39,7 @@ def time_decoding(model: Any, batch: int, repeats: int) -> float:
         stage.name: torch.randint(stage.network.likelihood.levels, (batch, *stage.network.shape), generator=generator)
         for stage in model.stages
     }
-    return statistics.median(time_repeats(lambda _: decoder(drawn), repeats)[0])
+    return statistics.median(time_repeats(lambda *_: decoder(drawn), repeats).seconds)
 
 
 def pipelines(rows: Mapping[str, Sequence[Measurement]], decoding: Mapping[int, float]) -> list[Pipeline]:

@@ -210,6 +210,7 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     print_subject(subject, samplers, refusals)
 
     before, load = machines.measure(), quiet.load()
+    machine = before
     times = []
     for batch in args.batch_sizes:
         with progress.bar(f"naive forwards, batch {batch}", "forward", show) as update:
@@ -217,6 +218,7 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
         for sampler in samplers:
             fast = sampling.time_batch(sampler, problem, batch, args.repeats, progress=show)
             times.append((sampler, batch, fast, slow))
+        machine = machine.best(machines.measure())
     by_size = [
         sizes.time_size(
             model, size, min(args.batch_sizes), args.repeats, sampler.backend.name, sampler.dtype, progress=show
@@ -225,7 +227,7 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
         for size in args.sizes
     ]
     after, loads, own_spread = machines.measure(), (load, quiet.load()), quiet.own_spread(args.repeats)
-    machine = before.best(after)
+    machine = machine.best(after)
     rows = [sampling.measurement(*timed, weights_read, machine, attended_bytes) for timed in times]
     profiles = [
         found
