@@ -78,11 +78,11 @@ class TestSampling:
         assert self.measurement(torch.bfloat16).limit_seconds == 0.5
         assert self.measurement(torch.float64).limit_seconds == 1.0
 
-    @pytest.mark.parametrize(("lasts", "calls", "rounds"), [(0.25, 1, 60), (0.1, 3, 50)])
+    @pytest.mark.parametrize(("lasts", "calls", "rounds"), [(0.05, 1, 300), (0.02, 3, 250)])
     def test_of_the_same_images_the_fastest_round_of_each_counts(
         self, lasts: float, calls: int, rounds: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Image 1 takes 0.1 s longer than the others; of each repeat, all rounds but the last one are disturbed."""
+        """Image 1 takes 0.01 s longer than the others; of each repeat, all rounds but the last one are disturbed."""
         model = tiny(classes=3)
         sampler = pixelfast.compile(model)
         now, seeds = [0.0], []
@@ -91,14 +91,14 @@ class TestSampling:
             assert on_row is None
             undisturbed = (len(seeds) - 2) // calls // 2 == rounds - 1 or seed == 0
             seeds.append(seed)
-            now[0] += lasts + 0.1 * (seed == 1) + (0.0 if undisturbed else 1.0)
+            now[0] += lasts + 0.01 * (seed == 1) + (0.0 if undisturbed else 1.0)
 
         monkeypatch.setattr(sampler, "sample", sample)
         monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
         times = sampling.time_batch(sampler, problem_of(model), 2, 2)
         assert (times.calls, times.rounds) == (calls, rounds)
-        assert times.seconds == pytest.approx([lasts + 0.1 / calls] * 2)
-        assert times.mean == pytest.approx(lasts + 0.1 / calls + (rounds - 1) / rounds)
+        assert times.seconds == pytest.approx([lasts + 0.01 / calls] * 2)
+        assert times.mean == pytest.approx(lasts + 0.01 / calls + (rounds - 1) / rounds)
         assert seeds == [0, 0, *(2 * rounds * list(range(1, calls + 1)))]
 
     def test_a_slow_spell_falls_on_all_repeats(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +195,12 @@ class TestQuiet:
         assert quiet.doubts(RATES, slower, (0.0, quiet.cores()), [("batch 1", 0.05), ("batch 2", None)]) == []
 
     def test_spread_of_the_machine_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Sixty rounds of two products of 1/8 s are a repeat; in every second round they last twice as long."""
+        """A product of 1/8 s is a round, 120 are a repeat; in every second round it lasts twice as long."""
         now, done = [0.0], []
 
         def work() -> None:
             done.append(now[0])
-            now[0] += 0.25 if len(done) > 2 and (len(done) - 3) // 2 % 2 else 0.125
+            now[0] += 0.25 if len(done) > 2 and (len(done) - 3) % 2 else 0.125
 
         monkeypatch.setattr(quiet, "product", lambda dtype: work)
         monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])

@@ -16,7 +16,7 @@ from pixelfast.machine import Machine
 from pixelfast.problem import Problem
 from pixelfast.sampler import Sampler
 
-ROUND_SECONDS = 0.25
+ROUND_SECONDS = 0.05
 """The calls of a round take about this long at least, so that there are several images among those of small models.
 One that takes longer is timed row by row."""
 REPEAT_SECONDS = 15.0
