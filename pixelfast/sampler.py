@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -15,14 +15,11 @@ from torch.utils._pytree import tree_flatten
 from .backends.base import Job, Result
 from .backends.registry import choose
 from .bars import row_bar
-from .causality import Analysis, analyse, parameter_scales
+from .causality import Analysis, analyse
 from .describe import describe_program
-from .errors import BackendError, PixelfastError, ShapeError, UnsupportedModelError
-from .ir import Graph
+from .errors import BackendError, PixelfastError, ShapeError
 from .likelihoods import Likelihood
-from .limit import fewest_attended_bytes, fewest_weight_bytes, limit_seconds, weight_size
 from .lower import lower
-from .machine import measured_quickly
 from .precision import LOW_PRECISION
 from .problem import Problem, make_problem
 from .program import Program
@@ -30,78 +27,15 @@ from .prologue import run_prologue
 from .requests import Request, as_tensor, check_request
 from .rng import PIXELS
 from .schedule import schedule
+from .self_check import check_program
 from .split import split_early
 from .stages import Staged, StagedSampler, check_stages, in_stages
+from .statistics import LeastTime, Stats
 
 BATCH_BYTES = 2 << 30
 """Activations of one batch take at most this much memory unless the caller chooses batch_size."""
 LARGEST_BATCH = 64
-CHECK_FLOPS = 8e9
-"""The final self-check runs about this much work, then stops."""
-CHECK_TASKS = 6000
-LOW_PRECISION_ERROR = 0.05
-"""In low precision the self-check allows this error, root mean square, in units of the largest parameter: roundings of
-a deep network add up to a tenth of that, a mistake to several times as much."""
 DTYPES = (torch.float32, torch.float64, *LOW_PRECISION)
-
-
-@dataclass(eq=False)
-class LeastTime:
-    """Of a batch on this machine. It keeps the graph, not the sampler: statistics may outlive that."""
-
-    graph: Graph
-    ready: Sequence[np.ndarray]
-    flops: float
-    dtype: torch.dtype
-    fewest_bytes: tuple[int, int] | None = None
-    """Of weights, and of keys and values. Found at the first question."""
-
-    def seconds(self, batch: int) -> float:
-        """See `limit`."""
-        if self.fewest_bytes is None:
-            weights = fewest_weight_bytes(self.graph, self.ready, weight_size(self.dtype))
-            self.fewest_bytes = weights, fewest_attended_bytes(self.graph, self.ready)
-        weights, attended = self.fewest_bytes
-        return limit_seconds(self.flops, weights, batch, measured_quickly(), self.dtype, attended)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Of the last call. `gflops`: 10^9 floating-point operations per second, padding left out. bytes_per_image: of
-    activations that are kept. attended_bytes_per_image: of those among them that attention reads as keys and values.
-
-    Where images are sampled one at a time, numbers may be guessed ahead, the network run for several of them at once,
-    and the guesses checked against the draws. forecasts: numbers guessed. forecasts_accepted: those that were right.
-    evaluations: runs of the network, on one image each. plain_evaluations: what they would be without guesses.
-    """
-
-    backend: str
-    isa: str
-    dtype: str
-    images: int
-    seconds: float
-    images_per_second: float
-    us_per_pixel: float
-    gflops: float
-    bytes_per_image: int
-    attended_bytes_per_image: int
-    threads: int
-    batch: int
-    """Images computed together."""
-    forecasts: int
-    forecasts_accepted: int
-    evaluations: int
-    plain_evaluations: int
-    _least: LeastTime = field(repr=False)
-
-    @property
-    def share_of_limit(self) -> float:
-        """The least time this machine could take in this dtype, at the batch size used, over the time taken.
-
-        The machine's rates are measured at the first question, for half a second.
-        """
-        batches = self.images / max(1, self.batch)
-        return self._least.seconds(self.batch) * batches / self.seconds
 
 
 @overload
@@ -452,51 +386,10 @@ class Sampler:
         )
 
     def _check_itself(self) -> None:
-        """Parameters computed step by step against the model's own, at two batch sizes, and against changed futures."""
-        problem = self._problem
-        for images, condition, dense in self._analysis.examples:
-            dense = dense.to(torch.float64)
-            request = check_request(
-                problem, len(images), 0, None, condition, 1.0, "exact", images, torch.ones((), dtype=torch.bool), None
-            )
-            until = self._check_length(len(images))
-            stepped = self._collected(self._run(request, 0, len(images), collect=True, until=until)).to(torch.float64)
-            done = torch.isfinite(stepped) | ~torch.isfinite(dense)
-            count = (until or problem.numbers) // self.shape[0]
-            done.reshape(*done.shape[:2], -1)[:, :, count:] = False
-            scales = parameter_scales(dense)
-            error = torch.where(done & torch.isfinite(dense), (stepped - dense).abs() / scales, 0.0)
-            missing = (~torch.isfinite(stepped) & torch.isfinite(dense)).reshape(*done.shape[:2], -1)[:, :, :count]
-            if self.dtype in LOW_PRECISION:
-                deviation, allowed = float(error[done].square().mean().sqrt()), LOW_PRECISION_ERROR
-            else:
-                deviation, allowed = float(error.max()), self._analysis.tolerance
-            lost = bool(missing.any())
-            if not lost and deviation <= allowed:
-                continue
-            if self.dtype in LOW_PRECISION:
-                off = f"off by {deviation:.2g} of their size, and at most {allowed} is taken"
-                raise UnsupportedModelError(
-                    f"this model does not bear the rounding of {str(self.dtype).removeprefix('torch.')}: parameters "
-                    f"are {'not finite' if lost else off}; compile it with dtype=torch.float32"
-                )
-            where = divmod(int(error.amax(dim=(0, 1)).argmax()), self.shape[2])
-            raise UnsupportedModelError(
-                f"the compiled program does not reproduce the model: parameters differ by {deviation:.3g} "
-                f"of their size, most at row {where[0]}, column {where[1]}. Please report this model"
-            )
-        self.stats = None
+        def run(request: Request, until: int | None) -> torch.Tensor:
+            return self._collected(self._run(request, 0, request.samples, collect=True, until=until))
 
-    def _check_length(self, images: int) -> int | None:
-        """Whole rows that fit the budget of the self-check; None for all of them."""
-        work = self.program.flops * images
-        share = min(CHECK_FLOPS / max(work, 1.0), 1.0)
-        if self.backend.name == "reference":
-            share = min(share, CHECK_TASKS / max(1, len(self.program.tasks)))
-        if share >= 1.0:
-            return None
-        channels, height, width = self.shape
-        return max(1, int(share * height)) * width * channels
+        check_program(self._problem, self._analysis, self.program, self.backend.name, self.dtype, run)
 
 
 def values_of(analysis: Analysis) -> list[int]:

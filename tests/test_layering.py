@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pixelfast.models",),
     (
         "pixelfast.sampler",
+        "pixelfast.self_check",
+        "pixelfast.statistics",
         "pixelfast.naive",
         "pixelfast.requests",
         "pixelfast.stages",
