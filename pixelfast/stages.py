@@ -243,6 +243,19 @@ class StagedSampler:
             raise PixelfastError(f"decode needs what {', '.join(missing)} drew too")
         return self._decoder(drawn).to(self.device)
 
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        """What latents keep of images, integers (N, C, H, W): integers (N, C, H, W) as `sample` gives them.
+
+        Latents are the means of their posterior, and each pixel is its likeliest level given them and, where pixels
+        depend on each other, given those before it. Raises PixelfastError for a model without a posterior.
+        """
+        if self._posterior is None:
+            raise PixelfastError(f"a model with the stages {', '.join(self.samplers)} has no posterior of latents")
+        latents = self._posterior.draw(images, seed=0, sample_ids=None, temperature=0.0, turn=1)
+        last = list(self.samplers)[-1]
+        condition = self._conditions[last]({self._posterior.name: latents}, None)
+        return self.samplers[last].sample(len(images), condition=condition, temperature=0.0, progress=False)
+
     def describe(self) -> str:
         """The program of every stage as text, and what follows them."""
         parts = [f"{name}: {sampler.describe()}" for name, sampler in self.samplers.items()]

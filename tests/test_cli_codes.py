@@ -96,7 +96,7 @@ def test_codes_at_random_near_and_of_the_prior(run: Callable, name: str) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reconstruct", "gated.safetensors", "data.npz"), "reconstruct takes a VQ-VAE or VQ-VAE-2"),
+        (("reconstruct", "gated.safetensors", "data.npz"), "reconstruct takes a model with codes or latents"),
         (("codes", "gated.safetensors", "data.npz"), "codes takes a model with a prior of codes"),
         (("codes", "one-alone.safetensors", "data.npz"), "this is a vq_vae"),
         (("codes", "one.safetensors", "data.npz", "-n", "99"), "-n 99: the test split has 7 images"),

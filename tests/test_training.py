@@ -26,9 +26,10 @@ from pixelfast.models import GatedPixelCNN, registry
 from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
 from pixelfast.training.distribution import Processes
 from pixelfast.training.evaluate import mean_loss
-from pixelfast.training.images import open_images
+from pixelfast.training.images import open_splits
 from pixelfast.training.run import Run
 from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
+from pixelfast.training.stop import Stopped
 
 # Dropout, flips and pieces: every use of randomness.
 RANDOM = replace(
@@ -111,8 +112,9 @@ def test_a_stop_loses_no_step(
     before_step(step, lambda: signal.raise_signal(number))
     handler = signal.getsignal(number)
     out = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         train(TINY, data=data, out=out, progress=False)
+    assert stopped.value.status == 128 + number
     assert signal.getsignal(number) is handler
     assert newest(out).state["step"] == step + 1
     said = capsys.readouterr().out.strip().splitlines()[-1]
@@ -155,7 +157,7 @@ def test_every_part_of_the_snapshot_matters(data: Path, tmp_path: Path, before_s
             load(run, snapshot)
             change(run, fresh)
 
-        images = open_images(data, "train", RANDOM, registry.create(RANDOM.model, **RANDOM.config))
+        images = open_splits(data, RANDOM, registry.create(RANDOM.model, **RANDOM.config)).train
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(out, copy)

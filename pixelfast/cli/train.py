@@ -13,8 +13,7 @@ from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.training.distribution import SaidByFirst
 from pixelfast.training.overrides import describe_fields
-
-INTERRUPTED = 130
+from pixelfast.training.stop import Stopped
 
 UNITS = {"squared error": "squared error (of levels scaled to [-1, 1]; `pixelfast eval` scales them to [0, 1])"}
 """What the units of models' losses are, in full."""
@@ -82,10 +81,10 @@ def run(args: argparse.Namespace) -> None:
         )
     except SaidByFirst:
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except Stopped as stop:
         if first:
             raise
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(stop.status) from None
     if first:
         unit = UNITS.get(result.unit, result.unit)
         print(f"{result.loss:.4f} {unit} on the test split, {result.steps} steps: {result.path}")
