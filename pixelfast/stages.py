@@ -37,7 +37,7 @@ class Staged(Protocol):
 @dataclass(frozen=True)
 class StagedStats:
     """Of the last call. stages: of the engine, by stage; a code counts as a pixel there. decode_seconds: of the
-    decoder, all images, or of the posterior where images were completed; 0 where there is neither."""
+    decoder, all images, or of the posterior where images were completed or reconstructed; 0 where there is neither."""
 
     images: int
     stages: Mapping[str, Any]
@@ -243,18 +243,36 @@ class StagedSampler:
             raise PixelfastError(f"decode needs what {', '.join(missing)} drew too")
         return self._decoder(drawn).to(self.device)
 
-    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
-        """What latents keep of images, integers (N, C, H, W): integers (N, C, H, W) as `sample` gives them.
+    def reconstruct(
+        self,
+        images: torch.Tensor,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> torch.Tensor:
+        """Images, integers (N, C, H, W), drawn again given their latents: integers (N, C, H, W) as of `sample`.
 
-        Latents are the means of their posterior, and each pixel is its likeliest level given them and, where pixels
-        depend on each other, given those before it. Raises PixelfastError for a model without a posterior.
+        The latents are the means of their posterior; the other arguments are those of `Sampler.sample`, for the
+        pixels. Raises PixelfastError for a model without a posterior.
         """
         if self._posterior is None:
             raise PixelfastError(f"a model with the stages {', '.join(self.samplers)} has no posterior of latents")
-        latents = self._posterior.draw(images, seed=0, sample_ids=None, temperature=0.0, turn=1)
-        last = list(self.samplers)[-1]
-        condition = self._conditions[last]({self._posterior.name: latents}, None)
-        return self.samplers[last].sample(len(images), condition=condition, temperature=0.0, progress=False)
+        started = time.perf_counter()
+        means = self._posterior.means(images)
+        inferring = time.perf_counter() - started
+        sampler = self.samplers[PIXELS]
+        again = sampler.sample(
+            len(images),
+            seed=seed,
+            condition=self._conditions[PIXELS]({self._posterior.name: means}, None),
+            temperature=temperature,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        self.stats = StagedStats(len(images), {PIXELS: sampler.stats}, inferring)
+        return again
 
     def describe(self) -> str:
         """The program of every stage as text, and what follows them."""

@@ -447,8 +447,8 @@ def test_unwritable_output_is_found_before_sampling(run: Callable, monkeypatch: 
     ("error", "status", "text"),
     [
         (KeyboardInterrupt(), 130, "pixelfast: interrupted\n"),
-        (Stopped(signal.SIGINT), 130, "pixelfast: stopped by SIGINT\n"),
-        (Stopped(signal.SIGTERM), 143, "pixelfast: stopped by SIGTERM\n"),
+        (Stopped(signal.SIGINT), 130, "pixelfast: interrupted\n"),
+        (Stopped(signal.SIGTERM), 143, "pixelfast: terminated\n"),
         (
             RuntimeError("two\nlines"),
             1,

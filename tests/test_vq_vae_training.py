@@ -270,7 +270,7 @@ class TestCommands:
 
         status, out, err = run("sample", "b/model.safetensors", "-n", "3", "--labels", "0,1,2", "--npz", "s.npz")
         assert (status, err) == (0, "")
-        assert [line.split()[1] for line in out.splitlines()[-2:]] == ["codes:", "decoding"]
+        assert [line.split(":")[0] for line in out.splitlines()[-3:]] == ["3 images, seed 0", "  codes", "  decoding"]
         sampler = pixelfast.compile(pixelfast.load("b/model.safetensors"))
         expected = sampler.sample(3, condition=torch.arange(3))
         assert np.array_equal(np.load("s.npz")["images"], expected.numpy())

@@ -58,9 +58,7 @@ def named_model(args: argparse.Namespace) -> Any:
     return load_model(args.model, args.layout, **hints_of(args))
 
 
-def label_condition(
-    model: Any, args: argparse.Namespace, n: int, otherwise: int | None = None
-) -> torch.Tensor | None:
+def label_condition(model: Any, args: argparse.Namespace, n: int, otherwise: int | None = None) -> torch.Tensor | None:
     """Class labels int64 (n,) from --label or --labels, else all `otherwise`; None for a model without classes.
 
     Raises ShapeError when labels are missing, out of range, or given to a model that has no classes.

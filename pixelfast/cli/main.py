@@ -45,7 +45,7 @@ def report_errors(work: Callable[[], None], debug: bool) -> int:
         work()
         print(end="", flush=True)  # a closed standard output is None
     except Stopped as stop:
-        print(f"pixelfast: stopped by {stop}", file=sys.stderr)
+        print(f"pixelfast: {stop.word}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print("pixelfast: interrupted", file=sys.stderr)

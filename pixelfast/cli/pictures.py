@@ -84,11 +84,11 @@ def summary(stats: Stats | StagedStats | None) -> str:
     assert stats is not None, "a sampler has statistics once it has sampled"
     if not isinstance(stats, StagedStats):
         return f"{stats.images_per_second:.1f} images/s, {speed(stats)}"
-    parts = [(name, one.seconds, f": {speed(one)}") for name, one in stats.stages.items()]
+    parts = [(name, one.seconds, f", {speed(one)}") for name, one in stats.stages.items()]
     if stats.decode_seconds:
         parts.append(("decoding", stats.decode_seconds, ""))
-    lines = [f"  {seconds / stats.seconds:4.0%} {name}{words}" for name, seconds, words in parts]
-    return "\n".join([f"{stats.images_per_second:.1f} images/s, of the time", *lines])
+    lines = [f"  {name}: {took:.3f} s ({took / stats.seconds:.0%}){words}" for name, took, words in parts]
+    return "\n".join([f"{stats.seconds:.3f} s, {stats.images_per_second:.1f} images/s", *lines])
 
 
 def speed(stats: Stats) -> str:

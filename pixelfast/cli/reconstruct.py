@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import pixelfast
-from pixelfast.cli import arguments, images
+from pixelfast.cli import arguments, images, progress
 from pixelfast.cli.loading import check_fits, named_model, open_prepared
 from pixelfast.cli.outputs import Outputs
 from pixelfast.data.opening import ACCEPTED
@@ -22,8 +22,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "reconstruct",
         help="images beside their reconstructions",
-        description=f"{__doc__} Models with priors show their autoencoder's; of models with latents, each pixel is "
-        "its likeliest level given the latents' means.",
+        description=f"{__doc__} Models with priors show their autoencoder's. Of a VAE it is the likeliest image given "
+        "the means of its latents; of a PixelVAE, one drawn given them.",
     )
     arguments.add_model(parser)
     parser.add_argument("data", metavar="DATA", help=ACCEPTED)
@@ -38,6 +38,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default="reconstructions.png",
         help="the picture; default: reconstructions.png",
     )
+    parser.add_argument(
+        "--seed", type=arguments.integer(0, 2**64 - 1), default=0, help="of pixels that are drawn (default: 0)"
+    )
+    arguments.add_progress(parser)
     parser.set_defaults(run=run)
 
 
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     shown = data.images[: min(args.n, len(data))]
     with Outputs() as outputs, torch.inference_mode():
         stream = outputs.open(args.output)
-        again = _reconstructed(model, shown).long()
+        again = _reconstructed(args, model, shown)
         pairs = torch.stack((shown.long(), again), dim=1).flatten(0, 1)
         # An even number of columns keeps pairs together.
         columns = 2 * math.ceil(math.sqrt(len(shown) / 2))
@@ -59,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(shown)} images, each with its reconstruction to its right: squared error {error:.5f}")
 
 
-def _reconstructed(model: Any, shown: torch.Tensor) -> torch.Tensor:
-    """Integers (N, C, H, W) of images (N, C, H, W). Raises PixelfastError for a model without codes and latents."""
+def _reconstructed(args: argparse.Namespace, model: Any, shown: torch.Tensor) -> torch.Tensor:
+    """int64 (N, C, H, W) of images (N, C, H, W). Raises PixelfastError for a model without codes and latents."""
     autoencoder = model if hasattr(model, "reconstruct") else getattr(model, "autoencoder", None)
     if autoencoder is not None:
         return autoencoder.reconstruct(network_input(autoencoder, shown))
@@ -69,4 +73,5 @@ def _reconstructed(model: Any, shown: torch.Tensor) -> torch.Tensor:
             "reconstruct takes a model with codes or latents: a VQ-VAE or VQ-VAE-2, alone or with priors, a VAE or a "
             f"PixelVAE; this is a {registry.name_of(model)}"
         )
-    return pixelfast.compile(model).reconstruct(shown)
+    sampler = pixelfast.compile(model)
+    return sampler.reconstruct(shown, seed=args.seed, progress=progress.wanted(args.progress)).long()

@@ -15,6 +15,8 @@ from pixelfast.training.distribution import SaidByFirst
 from pixelfast.training.overrides import describe_fields
 from pixelfast.training.stop import Stopped
 
+INTERRUPTED = 130
+
 UNITS = {"squared error": "squared error (of levels scaled to [-1, 1]; `pixelfast eval` scales them to [0, 1])"}
 """What the units of models' losses are, in full."""
 
@@ -81,10 +83,10 @@ def run(args: argparse.Namespace) -> None:
         )
     except SaidByFirst:
         raise SystemExit(1) from None
-    except Stopped as stop:
+    except KeyboardInterrupt as stop:
         if first:
             raise
-        raise SystemExit(stop.status) from None
+        raise SystemExit(stop.status if isinstance(stop, Stopped) else INTERRUPTED) from None
     if first:
         unit = UNITS.get(result.unit, result.unit)
         print(f"{result.loss:.4f} {unit} on the test split, {result.steps} steps: {result.path}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pixelfast.data.image_data import ImageData, Images
+from pixelfast.data.stacked import as_rows
 
 
 class Chosen:
@@ -25,11 +26,11 @@ class Chosen:
         return len(self._index)
 
     def __getitem__(self, index: Tensor | slice, /) -> Tensor:
-        return self._images[self._index[index]]
+        return self._images[self._index[torch.from_numpy(as_rows(index, len(self)))]]
 
 
 def set_aside(data: ImageData, every: int) -> tuple[ImageData, ImageData]:
-    """The images but every `every`-th, counted from 1, and those: what to train on, and what to test on.
+    """What to train on, and what to test on: every `every`-th image, counted from 1. Labels stay with their images.
 
     Raises ShapeError where one of them would be empty.
     """

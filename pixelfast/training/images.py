@@ -95,20 +95,20 @@ def open_splits(path: Path, recipe: Recipe, model: Any) -> Splits:
     when it cannot be read, ShapeError when the model is not made for it.
     """
     train = open_data(path, "train")
-    missing = False
+    made = False
     try:
         test = open_data(path, "test")
     except NoSplitsError as error:
         if recipe.holdout == 0:
-            raise NoSplitsError(f"{error}; or set holdout, the share of the images to test on") from None
+            raise NoSplitsError(f"{error}; or set holdout, to test on every so many-th image") from None
         if len(train) < recipe.holdout:
             raise PixelfastError(
-                f"{path} has no test split, and too few images to set 1 in {recipe.holdout} aside: "
-                f"set holdout to at most {len(train)}"
+                f"{path} has no test split, and {len(train)} images are too few for holdout={recipe.holdout}: set "
+                "a smaller one"
             ) from None
-        missing = True
+        made = True
         train, test = set_aside(train, recipe.holdout)
-    return Splits(prepared(path, train, "train", recipe, model), prepared(path, test, "test", recipe, model), missing)
+    return Splits(prepared(path, train, "train", recipe, model), prepared(path, test, "test", recipe, model), made)
 
 
 def prepared(path: Path, data: ImageData, split: SplitName, recipe: Recipe, model: Any) -> ImageSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from pixelfast.training.snapshot import (
     write_snapshot,
 )
 from pixelfast.training.start import take_weights
-from pixelfast.training.stop import Wish, asked_to_stop
+from pixelfast.training.stop import Stopped, Wish, asked_to_stop
 
 MODEL = "model.safetensors"
 SNAPSHOT_SECONDS = 60.0
@@ -107,8 +108,8 @@ def train(
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
             )
-        train_images, test_images = _open_images(group, data, recipe, model)
-        run = Run(recipe, model, train_images, group)
+        images = _open_images(group, data, recipe, model)
+        run = Run(recipe, model, images.train, group)
         if saved is not None:
             run.load(saved)
             if frozen is not None:
@@ -117,8 +118,10 @@ def train(
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
         report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
         try:
+            if report is not None and images.set_aside:
+                report.set_aside(len(images.test))
             with asked_to_stop() as wish:
-                trainer = _Trainer(run, group, data, out, report, test_images, wish)
+                trainer = _Trainer(run, group, data, out, report, images.test, wish)
                 if saved is None:
                     # A folder that cannot be written shows now, not after the first steps.
                     trainer.save(required=True)
@@ -257,7 +260,9 @@ class _Trainer:
                 f"go on with: pixelfast train --resume --data {shlex.quote(str(self._data))} "
                 f"--out {shlex.quote(str(self._out))}"
             )
-        raise self._wish.stopped()
+        # The signal may have come to another process: all end with its status.
+        (terminated,) = self._group.any(self._wish.number == signal.SIGTERM)
+        raise Stopped(signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None:
@@ -297,8 +302,8 @@ def _check_start(recipe: Recipe, start: Path) -> None:
         raise PixelfastError(f"data_init would replace the weights of {start}: set data_init=false")
 
 
-def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:
-    """Those to train on and to test on. The first process looks first, so that what is wrong is said once."""
+def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> Splits:
+    """Both splits. The first process looks first, so that what is wrong with them is said once."""
     opened: list[Splits] = []
 
     def look() -> str:
@@ -308,14 +313,7 @@ def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module)
     group.by_first(look)
     if not opened:
         look()
-    train_images, test_images, was_set_aside = opened[0]
-    if group.first and was_set_aside:
-        print(
-            f"{data} has no test split: 1 in {recipe.holdout} images, {len(test_images):,} of them, is set aside to "
-            f"test on, {len(train_images):,} are left to train on",
-            flush=True,
-        )
-    return train_images, test_images
+    return opened[0]
 
 
 @contextmanager

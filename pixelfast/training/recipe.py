@@ -65,7 +65,8 @@ class Recipe:
     holdout: int = field(
         default=20,
         metadata=_about(
-            "where nothing in the data is named test, 1 in so many images is set aside to test on; 0: refuse such data"
+            "where nothing in the data is named train or test, every so many-th image is set aside to validate and "
+            "test on; 0: refuse such data"
         ),
     )
     flip: bool = field(default=False, metadata=_about("mirror half of the training images, drawn anew every step"))

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """What a run ends with that was asked to stop. number: the signal; SIGINT where it came to another process."""
+    """What ends a run that was asked to stop. number: the signal that asked, one of SIGNALS."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,22 +20,23 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status, as shells have it."""
+        """The exit status that shells give a process which this signal ended."""
         return 128 + self.number
+
+    @property
+    def word(self) -> str:
+        """What the signal did, for people."""
+        return "terminated" if self.number == signal.SIGTERM else "interrupted"
 
 
 class Wish:
-    """Whether a signal has asked to stop, and which one."""
+    """Whether a signal has asked to stop. number: the first one that did, None before."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def uttered(self) -> bool:
         return self.number is not None
-
-    def stopped(self) -> Stopped:
-        """What to raise to grant it."""
-        return Stopped(self.number or signal.SIGINT)
 
 
 @contextmanager
@@ -48,7 +49,8 @@ def asked_to_stop() -> Iterator[Wish]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def ask(number: int, _: Any) -> None:
-        wish.number = number
+        if wish.number is None:
+            wish.number = number
         signal.signal(number, before[signal.Signals(number)])
 
     for number in SIGNALS:
