@@ -14,6 +14,7 @@ import torch
 from .code_completion import Given, GivenCodes, complete_codes
 from .completion import TURNS, Posterior
 from .errors import PixelfastError
+from .likelihoods.base import check_images
 from .stage import PIXELS, Drawn, Stage
 
 
@@ -255,10 +256,11 @@ class StagedSampler:
         """Images, integers (N, C, H, W), drawn again given their latents: integers (N, C, H, W) as of `sample`.
 
         The latents are the means of their posterior; the other arguments are those of `Sampler.sample`, for the
-        pixels. Raises PixelfastError for a model without a posterior.
+        pixels. Raises PixelfastError for a model without a posterior, ShapeError for anything else than such images.
         """
         if self._posterior is None:
             raise PixelfastError(f"a model with the stages {', '.join(self.samplers)} has no posterior of latents")
+        check_images(images, self.levels)
         started = time.perf_counter()
         means = self._posterior.means(images)
         inferring = time.perf_counter() - started

@@ -15,7 +15,7 @@ from training_runs import write_data
 
 import pixelfast
 from pixelfast.cli.main import main
-from pixelfast.errors import PixelfastError
+from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models import VAE, GatedPixelCNN, HierarchicalPixelVAE, PixelVAE, VQVAEWithPrior
 from pixelfast.models.pixel_likelihood import signed
 
@@ -79,6 +79,14 @@ def test_one_image_is_reconstructed_alike_in_any_batch() -> None:
     assert torch.equal(together[:2], sampler.reconstruct(images[:2], seed=2))
     assert torch.equal(together, sampler.reconstruct(images, seed=2, batch_size=3))
     assert sampler.reconstruct(images[:0]).shape == (0, *model.shape)
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(torch.rand(1, 1, 4, 8), "must be integers"), (torch.full((1, 1, 4, 8), 2), "values from 2 to 2")]
+)
+def test_what_is_no_image(images: torch.Tensor, text: str) -> None:
+    with pytest.raises(ShapeError, match=text):
+        pixelfast.compile(small("pixel vae").float()).reconstruct(images)
 
 
 def test_no_posterior() -> None:

@@ -40,7 +40,7 @@ def arrange(names: Sequence[str], split: SplitName, where: object) -> Arranged:
         if not tops and any(split_of(path[-1]) for path in paths):
             numbers = choose(numbers, split, where, lambda number: split_of(paths[number][-1]))
         elif split == "test" and says:
-            # Nothing may be set aside of folders of which one is named test, or beside train without test.
+            # It may be meant as a split; so nothing is set aside in its place.
             named = ", ".join(sorted(top for top in tops if splits[top]))
             raise PixelfastError(
                 f"{where} has no test split: its folder {named} counts as a class, because others lie beside it; put "
