@@ -120,16 +120,17 @@ def test_a_grid_with_so_many_columns() -> None:
 
 def test_a_completion_has_the_label_of_its_image(run: Callable) -> None:
     """Labels of the data are 0, 1, 2, 0, ..."""
-    words = ("complete", "one.safetensors", "--data", "data.npz", "--index", "4", "-n", "4")
+    words = ("complete", "one.safetensors", "--data", "data.npz", "--index", "4", "-n", "32", "--rows-given", "0")
     status, out, err = run(*words, "--npz", "data-label.npz")
-    assert (status, err) == (0, "") and "4 completions, 4 rows given, label 1 as in the data, seed 0: " in out
+    assert (status, err) == (0, "") and "32 completions, 0 rows given, label 1 as in the data, seed 0: " in out
     for label in range(3):
         status, out, _ = run(*words, "--label", str(label), "--npz", "given.npz")
         assert status == 0 and "as in the data" not in out
         given, own = (np.load(name)["images"] for name in ("given.npz", "data-label.npz"))
         assert np.array_equal(given, own) == (label == 1)
     assert "as in the data" not in run("complete", "two.safetensors", "--data", "data.npz", "-n", "1")[1]
-    status, _, err = run("complete", "one.safetensors", "--image", "completions.png")
+    assert run("sample", "two.safetensors", "-n", "1", "-o", "a.png")[0] == 0
+    status, _, err = run("complete", "one.safetensors", "--image", "a.png")
     assert status == 1 and "give --label or --labels, from 0 to 2" in err
 
 

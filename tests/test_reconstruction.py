@@ -34,7 +34,7 @@ def test_without_temperature_every_pixel_is_the_likeliest(name: str) -> None:
     assert again.shape == images.shape and not torch.equal(again.long(), images.long())
     with torch.no_grad():
         params = model.pixels(signed(again.long(), model.levels, next(model.parameters())), means_of(model, images))
-        noise = torch.full((*again.shape, model.likelihood.draws(again.shape[1])), 0.5)
+        noise = torch.full((*again.shape, model.likelihood.draws(again.shape[1])), 0.5, dtype=torch.float64)
         likeliest = model.likelihood.sample(params, noise, temperature=0.0)
     assert torch.equal(likeliest.long(), again.long())
 
@@ -62,7 +62,7 @@ def test_a_vae_gives_the_likeliest_image(name: str) -> None:
 
 def test_no_other_level_of_a_vae_is_likelier() -> None:
     """Levels are independent of each other in a model of one channel."""
-    model = randomised(VAE((1, 4, 4), levels=2, hidden=4, latents=3)).double()
+    model = randomised(VAE((1, 4, 4), levels=2, hidden=4, latents=3), scale=1.0).double()
     images = some_images(model, 6)
     again = model.reconstruct(images)
     with torch.no_grad():
@@ -82,7 +82,8 @@ def test_one_image_is_reconstructed_alike_in_any_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "text"), [(torch.rand(1, 1, 4, 8), "must be integers"), (torch.full((1, 1, 4, 8), 2), "values from 2 to 2")]
+    ("images", "text"),
+    [(torch.rand(1, 1, 4, 8), "must be integers"), (torch.full((1, 1, 4, 8), 2), "values from 2 to 2")],
 )
 def test_what_is_no_image(images: torch.Tensor, text: str) -> None:
     with pytest.raises(ShapeError, match=text):
