@@ -58,6 +58,15 @@ class Posterior:
         # The numbers of turn 0 are those that the prior draws.
         noise = rng.uniforms(seed, ids, range(turn * count, (turn + 1) * count), 2, self._stream)
         noise = noise.view(len(images), height, width, channels, 2).permute(0, 3, 1, 2, 4)
+        return DiagonalGaussian().sample(self._params(images), noise, temperature)
+
+    def means(self, images: torch.Tensor) -> torch.Tensor:
+        """The likeliest latents float32 (N, c, h, w) of images, integers (N, C, H, W)."""
+        if not len(images):
+            return torch.zeros(0, *self._shape)
+        return self._params(images).chunk(2, dim=1)[0].float()
+
+    def _params(self, images: torch.Tensor) -> torch.Tensor:
+        """float64 (N, 2 c, h, w)."""
         with self._alone(), torch.no_grad():
-            params = [self._model.posterior(image) for image in images.cpu().long().split(1)]
-        return DiagonalGaussian().sample(torch.cat(params), noise, temperature)
+            return torch.cat([self._model.posterior(image) for image in images.cpu().long().split(1)])

@@ -14,6 +14,7 @@ import torch
 from .code_completion import Given, GivenCodes, complete_codes
 from .completion import TURNS, Posterior
 from .errors import PixelfastError
+from .likelihoods.base import check_images
 from .stage import PIXELS, Drawn, Stage
 
 
@@ -37,7 +38,7 @@ class Staged(Protocol):
 @dataclass(frozen=True)
 class StagedStats:
     """Of the last call. stages: of the engine, by stage; a code counts as a pixel there. decode_seconds: of the
-    decoder, all images, or of the posterior where images were completed; 0 where there is neither."""
+    decoder, all images, or of the posterior where images were completed or reconstructed; 0 where there is neither."""
 
     images: int
     stages: Mapping[str, Any]
@@ -242,6 +243,38 @@ class StagedSampler:
         if missing:
             raise PixelfastError(f"decode needs what {', '.join(missing)} drew too")
         return self._decoder(drawn).to(self.device)
+
+    def reconstruct(
+        self,
+        images: torch.Tensor,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> torch.Tensor:
+        """Images, integers (N, C, H, W), drawn again given their latents: integers (N, C, H, W) as of `sample`.
+
+        The latents are the means of their posterior; the other arguments are those of `Sampler.sample`, for the
+        pixels. Raises PixelfastError for a model without a posterior, ShapeError for anything else than such images.
+        """
+        if self._posterior is None:
+            raise PixelfastError(f"a model with the stages {', '.join(self.samplers)} has no posterior of latents")
+        check_images(images, self.levels)
+        started = time.perf_counter()
+        means = self._posterior.means(images)
+        inferring = time.perf_counter() - started
+        sampler = self.samplers[PIXELS]
+        again = sampler.sample(
+            len(images),
+            seed=seed,
+            condition=self._conditions[PIXELS]({self._posterior.name: means}, None),
+            temperature=temperature,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        self.stats = StagedStats(len(images), {PIXELS: sampler.stats}, inferring)
+        return again
 
     def describe(self) -> str:
         """The program of every stage as text, and what follows them."""

@@ -22,6 +22,7 @@ from pixelfast.errors import PixelfastError
 from pixelfast.training import Recipe, report, train
 from pixelfast.training import snapshot as snapshots
 from pixelfast.training.run import Run
+from pixelfast.training.stop import Stopped
 
 
 @contextmanager
@@ -61,11 +62,11 @@ def curves(data: Path, out: Path) -> None:
 
 
 def stopped(recipe: Recipe, data: Path, out: Path) -> None:
-    """A run that is told to stop; each process notes that it did."""
+    """A run that is told to stop; each process notes by which signal."""
     try:
         train(recipe, data=data, out=out, progress=False)
-    except KeyboardInterrupt:
-        out.with_name(f"{out.name}-{dist.get_rank()}").touch()
+    except Stopped as stop:
+        out.with_name(f"{out.name}-{dist.get_rank()}").write_text(str(stop))
 
 
 def failures(data: Path, out: Path) -> None:

@@ -24,6 +24,7 @@ from pixelfast.cli import demo, doctor, images, outputs, progress, sample
 from pixelfast.cli.main import main
 from pixelfast.errors import PixelfastError
 from pixelfast.models import GatedPixelCNN
+from pixelfast.training.stop import Stopped
 
 DIGITS = 12
 SHAPE = (1, 5, 6)
@@ -152,6 +153,21 @@ class TestComplete:
         with Image.open(tmp_path / "a.gif") as animation:
             first = np.asarray(animation.convert("L"))
         assert (first[1:21, 1:29] == given[0, :20]).all()
+
+    def test_the_label_is_that_of_the_image(self, run: Callable, tmp_path: Path) -> None:
+        words = ("complete", "{}/digit-classes.safetensors", "--data", "{}/mnist", "--index", "3", "-n", "1")
+        status, out, _ = run(*words, "--npz", "data.npz")
+        assert status == 0 and "label 3 as in the data" in out
+        for label, same in ((3, True), (4, False)):
+            status, out, _ = run(*words, "--label", str(label), "--npz", "given.npz")
+            assert status == 0 and "as in the data" not in out
+            given, own = (np.load(tmp_path / name)["images"] for name in ("given.npz", "data.npz"))
+            assert np.array_equal(given, own) == same
+
+    def test_a_picture_has_no_label(self, run: Callable, tmp_path: Path) -> None:
+        assert run("sample", "{}/plain.safetensors", "-n", "1", "-o", "a.png")[0] == 0
+        status, _, err = run("complete", "{}/classes.safetensors", "--image", "a.png")
+        assert status == 1 and "give --label or --labels, from 0 to 2" in err
 
     def test_picture_half_given_by_default(self, run: Callable, tmp_path: Path) -> None:
         assert run("sample", "{}/plain.safetensors", "-n", "1", "-o", "a.png")[0] == 0
@@ -431,6 +447,8 @@ def test_unwritable_output_is_found_before_sampling(run: Callable, monkeypatch: 
     ("error", "status", "text"),
     [
         (KeyboardInterrupt(), 130, "pixelfast: interrupted\n"),
+        (Stopped(signal.SIGINT), 130, "pixelfast: interrupted\n"),
+        (Stopped(signal.SIGTERM), 143, "pixelfast: terminated\n"),
         (
             RuntimeError("two\nlines"),
             1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_codes_at_random_near_and_of_the_prior(run: Callable, name: str) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reconstruct", "gated.safetensors", "data.npz"), "reconstruct takes a VQ-VAE or VQ-VAE-2"),
+        (("reconstruct", "gated.safetensors", "data.npz"), "reconstruct takes a model with codes or latents"),
         (("codes", "gated.safetensors", "data.npz"), "codes takes a model with a prior of codes"),
         (("codes", "one-alone.safetensors", "data.npz"), "this is a vq_vae"),
         (("codes", "one.safetensors", "data.npz", "-n", "99"), "-n 99: the test split has 7 images"),
@@ -115,3 +116,41 @@ def test_a_grid_with_so_many_columns() -> None:
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 3), dtype=np.uint8)
     assert grid(images, 256, 3).size == (3 * 4 + 1, 2 * 3 + 1)
     assert grid(images, 256, 6).size == (6 * 4 + 1, 3 + 1)
+
+
+def test_a_completion_has_the_label_of_its_image(run: Callable) -> None:
+    """Labels of the data are 0, 1, 2, 0, ..."""
+    words = ("complete", "one.safetensors", "--data", "data.npz", "--index", "4", "-n", "32", "--rows-given", "0")
+    status, out, err = run(*words, "--npz", "data-label.npz")
+    assert (status, err) == (0, "") and "32 completions, 0 rows given, label 1 as in the data, seed 0: " in out
+    for label in range(3):
+        status, out, _ = run(*words, "--label", str(label), "--npz", "given.npz")
+        assert status == 0 and "as in the data" not in out
+        given, own = (np.load(name)["images"] for name in ("given.npz", "data-label.npz"))
+        assert np.array_equal(given, own) == (label == 1)
+    assert "as in the data" not in run("complete", "two.safetensors", "--data", "data.npz", "-n", "1")[1]
+    assert run("sample", "two.safetensors", "-n", "1", "-o", "a.png")[0] == 0
+    status, _, err = run("complete", "one.safetensors", "--image", "a.png")
+    assert status == 1 and "give --label or --labels, from 0 to 2" in err
+
+
+def test_a_label_that_the_data_lack_has_to_be_given(run: Callable) -> None:
+    np.savez("no-labels.npz", images_test=np.zeros((2, 8, 8), np.uint8))
+    status, _, err = run("complete", "one.safetensors", "--data", "no-labels.npz")
+    assert status == 1 and "give --label or --labels, from 0 to 2" in err
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_summary_has_a_line_per_stage(run: Callable, name: str) -> None:
+    labels = ("--label", "1") if name == "one" else ()
+    status, out, _ = run("sample", f"{name}.safetensors", "-n", "2", *labels)
+    assert status == 0
+    wrote, first, *lines = out.splitlines()
+    assert wrote == "wrote samples.png"
+    assert re.fullmatch(r"2 images, seed 0: \d+\.\d{3} s, \d+\.\d images/s", first)
+    stages = ["codes"] if name == "one" else ["top", "bottom"]
+    speed = r"\d+\.\d us per pixel, \d+\.\d GFLOP/s \(\S+ \S+ float32, \d+ threads?\)"
+    expected = [rf"  {stage}: \d+\.\d{{3}} s \(\d+%\), {speed}" for stage in stages]
+    expected.append(r"  decoding: \d+\.\d{3} s \(\d+%\)")
+    assert len(lines) == len(expected)
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(expected, lines, strict=True))

@@ -21,14 +21,17 @@ import torch
 from training_runs import CONDITIONAL, TINY, differences, half_written, losses, partial_files, write_data
 
 from pixelfast import bars, checkpoints
+from pixelfast.cli import train as train_command
+from pixelfast.cli.main import main
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import GatedPixelCNN, registry
-from pixelfast.training import Recipe, bits_per_dim, blocks, loop, report, train
+from pixelfast.training import RECIPES, Recipe, bits_per_dim, blocks, loop, report, train
 from pixelfast.training.distribution import Processes
 from pixelfast.training.evaluate import mean_loss
-from pixelfast.training.images import open_images
+from pixelfast.training.images import open_splits
 from pixelfast.training.run import Run
 from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
+from pixelfast.training.stop import Stopped
 
 # Dropout, flips and pieces: every use of randomness.
 RANDOM = replace(
@@ -111,8 +114,9 @@ def test_a_stop_loses_no_step(
     before_step(step, lambda: signal.raise_signal(number))
     handler = signal.getsignal(number)
     out = tmp_path / "stopped"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stopped:
         train(TINY, data=data, out=out, progress=False)
+    assert stopped.value.status == 128 + number
     assert signal.getsignal(number) is handler
     assert newest(out).state["step"] == step + 1
     said = capsys.readouterr().out.strip().splitlines()[-1]
@@ -121,6 +125,39 @@ def test_a_stop_loses_no_step(
     before_step(-1, die)
     train(TINY, data=data, out=out, resume=True, progress=False)
     assert differences(out, tmp_path / "whole") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_command_that_is_stopped_says_by_what(
+    data: Path, tmp_path: Path, before_step: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    number: int, status: int, word: str,
+) -> None:  # fmt: skip
+    """After the snapshot, from which the run goes on."""
+    monkeypatch.setitem(RECIPES, "tiny", TINY)
+    words = ["train", "--data", str(data), "--out", str(tmp_path / "out")]
+    before_step(4, lambda: signal.raise_signal(number))
+    assert main([*words, "tiny"]) == status
+    assert capsys.readouterr().err == f"pixelfast: {word}\n"
+    assert newest(tmp_path / "out").state["step"] == 5
+    before_step(-1, die)
+    assert main([*words, "--resume"]) == 0
+
+
+def test_other_processes_end_with_the_status_and_say_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    for error, status in ((Stopped(signal.SIGTERM), 143), (Stopped(signal.SIGINT), 130), (KeyboardInterrupt(), 130)):
+
+        def stop(*_: Any, error: BaseException = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(train_command.training, "train", stop)
+        with pytest.raises(SystemExit) as end:
+            main(["train", "gated-pixelcnn-mnist", "--data", str(data), "--out", str(tmp_path / "out")])
+        assert end.value.code == status and capsys.readouterr().err == ""
 
 
 def test_a_stop_during_the_last_evaluation(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +169,9 @@ def test_a_stop_during_the_last_evaluation(data: Path, tmp_path: Path, monkeypat
         return evaluate(trainer)
 
     monkeypatch.setattr(loop._Trainer, "evaluate_at_the_end", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stop:
         train(TINY, data=data, out=tmp_path / "out", progress=False)
+    assert stop.value.status == 143
     monkeypatch.setattr(loop._Trainer, "evaluate_at_the_end", evaluate)
     train(TINY, data=data, out=tmp_path / "out", resume=True, progress=False)
     assert differences(tmp_path / "out", tmp_path / "whole") == []
@@ -155,7 +193,7 @@ def test_every_part_of_the_snapshot_matters(data: Path, tmp_path: Path, before_s
             load(run, snapshot)
             change(run, fresh)
 
-        images = open_images(data, "train", RANDOM, registry.create(RANDOM.model, **RANDOM.config))
+        images = open_splits(data, RANDOM, registry.create(RANDOM.model, **RANDOM.config)).train
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(out, copy)

@@ -34,7 +34,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     arguments.add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--image", metavar="PNG", help="a picture of the model's own size")
-    source.add_argument("--data", metavar="PATH", help=f"image --index of --split of a data set: {ACCEPTED}")
+    source.add_argument(
+        "--data",
+        metavar="PATH",
+        help=f"image --index of --split of a data set, with its label if the model has classes: {ACCEPTED}",
+    )
     parser.add_argument("--index", type=arguments.integer(0), default=0, help="default: 0")
     parser.add_argument("--split", choices=("train", "test"), default="test")
     arguments.add_binarise(parser)
@@ -52,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
     model = named_model(args)
     if not in_stages(model):
         check_pixels(model, "complete")
-    condition = label_condition(model, args, args.n)
-    image = _image(args, model)
+    image, label = _image(args, model)
+    condition = label_condition(model, args, args.n, label)
     rows = model.shape[1] // 2 if args.rows_given is None else args.rows_given
     if rows > model.shape[1]:
         raise ShapeError(f"--rows-given {rows}: the model's images have {model.shape[1]} rows")
@@ -73,15 +77,18 @@ def run(args: argparse.Namespace) -> None:
         )
         pictures_out.write(completions, given=mask, first=np.where(mask, image, 0))
     seed = f"seed {args.seed}{seeds_in_words(args)}"
+    if condition is not None and args.label is None and args.labels is None:
+        seed = f"label {label} as in the data, {seed}"
     print(f"{args.n} completions, {rows} rows given, {seed}: {pictures.summary(sampler.stats)}")
 
 
-def _image(args: argparse.Namespace, model: Any) -> np.ndarray:
-    """The image to complete, int64 (1, C, H, W)."""
+def _image(args: argparse.Namespace, model: Any) -> tuple[np.ndarray, int | None]:
+    """The image to complete, int64 (1, C, H, W), and its label where the data have them."""
     if args.image is not None:
-        return images.read_image(args.image, tuple(model.shape), levels_of(model))
+        return images.read_image(args.image, tuple(model.shape), levels_of(model)), None
     data = open_prepared(args)
     check_fits(model, data)
     if args.index >= len(data):
         raise PixelfastError(f"--index {args.index}: the {args.split} split has images 0 to {len(data) - 1}")
-    return data.images[args.index : args.index + 1].long().numpy()
+    label = None if data.labels is None else int(data.labels[args.index])
+    return data.images[args.index : args.index + 1].long().numpy(), label

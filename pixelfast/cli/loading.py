@@ -58,8 +58,8 @@ def named_model(args: argparse.Namespace) -> Any:
     return load_model(args.model, args.layout, **hints_of(args))
 
 
-def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tensor | None:
-    """Class labels int64 (n,) from --label or --labels; None for a model without classes.
+def label_condition(model: Any, args: argparse.Namespace, n: int, otherwise: int | None = None) -> torch.Tensor | None:
+    """Class labels int64 (n,) from --label or --labels, else all `otherwise`; None for a model without classes.
 
     Raises ShapeError when labels are missing, out of range, or given to a model that has no classes.
     """
@@ -71,6 +71,8 @@ def label_condition(model: Any, args: argparse.Namespace, n: int) -> torch.Tenso
         if getattr(model, "condition_example", None) is not None:
             raise PixelfastError("this model's condition is not a class label: use it from Python")
         return None
+    if given is None and otherwise is not None:
+        given = [otherwise]
     if given is None:
         raise ShapeError(f"this model has classes: give --label or --labels, from 0 to {classes - 1}")
     if max(given) >= classes:

@@ -11,6 +11,7 @@ import pixelfast
 from pixelfast.cli import bench, codes, complete, convert, doctor, evaluate, models, reconstruct, sample, train
 from pixelfast.cli.arguments import Parser
 from pixelfast.errors import PixelfastError
+from pixelfast.training.stop import Stopped
 
 COMMANDS = (sample, complete, train, evaluate, reconstruct, codes, bench, convert, models, doctor)
 
@@ -43,6 +44,9 @@ def report_errors(work: Callable[[], None], debug: bool) -> int:
     try:
         work()
         print(end="", flush=True)  # a closed standard output is None
+    except Stopped as stop:
+        print(f"pixelfast: {stop.word}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("pixelfast: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -80,14 +80,15 @@ class Pictures:
 
 
 def summary(stats: Stats | StagedStats | None) -> str:
-    """Speed and engine of a sampler's last call, in a few words."""
+    """Speed and engine of a sampler's last call, in a few words; of one in stages, each stage has a line."""
     assert stats is not None, "a sampler has statistics once it has sampled"
-    if isinstance(stats, StagedStats):
-        parts = [f"{name} {one.seconds / stats.seconds:.0%} ({speed(one)})" for name, one in stats.stages.items()]
-        if stats.decode_seconds:
-            parts.append(f"decoding {stats.decode_seconds / stats.seconds:.0%}")
-        return f"{stats.images_per_second:.1f} images/s, of the time: {', '.join(parts)}"
-    return f"{stats.images_per_second:.1f} images/s, {speed(stats)}"
+    if not isinstance(stats, StagedStats):
+        return f"{stats.images_per_second:.1f} images/s, {speed(stats)}"
+    parts = [(name, one.seconds, f", {speed(one)}") for name, one in stats.stages.items()]
+    if stats.decode_seconds:
+        parts.append(("decoding", stats.decode_seconds, ""))
+    lines = [f"  {name}: {took:.3f} s ({took / stats.seconds:.0%}){words}" for name, took, words in parts]
+    return "\n".join([f"{stats.seconds:.3f} s, {stats.images_per_second:.1f} images/s", *lines])
 
 
 def speed(stats: Stats) -> str:

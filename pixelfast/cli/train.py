@@ -13,6 +13,7 @@ from pixelfast.data.opening import ACCEPTED
 from pixelfast.errors import PixelfastError
 from pixelfast.training.distribution import SaidByFirst
 from pixelfast.training.overrides import describe_fields
+from pixelfast.training.stop import Stopped
 
 INTERRUPTED = 130
 
@@ -82,10 +83,10 @@ def run(args: argparse.Namespace) -> None:
         )
     except SaidByFirst:
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if first:
             raise
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(stop.status if isinstance(stop, Stopped) else INTERRUPTED) from None
     if first:
         unit = UNITS.get(result.unit, result.unit)
         print(f"{result.loss:.4f} {unit} on the test split, {result.steps} steps: {result.path}")

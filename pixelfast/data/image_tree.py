@@ -39,6 +39,13 @@ def arrange(names: Sequence[str], split: SplitName, where: object) -> Arranged:
         numbers = list(range(len(paths)))
         if not tops and any(split_of(path[-1]) for path in paths):
             numbers = choose(numbers, split, where, lambda number: split_of(paths[number][-1]))
+        elif split == "test" and says:
+            # It may be meant as a split; so nothing is set aside in its place.
+            named = ", ".join(sorted(top for top in tops if splits[top]))
+            raise PixelfastError(
+                f"{where} has no test split: its folder {named} counts as a class, because others lie beside it; put "
+                "the classes into folders train and test"
+            )
         else:
             numbers = choose(numbers, split, where, lambda number: None)
         return _classify(paths, numbers, start, _classes(paths, numbers, start, where))

@@ -25,6 +25,10 @@ _WORDS = {
 }
 
 
+class NoSplitsError(PixelfastError):
+    """A test split was asked for, and no name says of anything that it is one of train or test."""
+
+
 def check_split(split: str) -> None:
     """Raises PixelfastError when `split` is no split's name."""
     if split not in SPLITS:
@@ -58,14 +62,15 @@ def choose(named: Iterable[Named], split: SplitName, where: object, key: Callabl
     """Those of `named` that belong to `split`; `key` gives the split of each, or None.
 
     Where no name says a split, all are the train split. Where some do, the others are left out. Raises
-    PixelfastError when nothing is left: a test split is never made of the images one trains on.
+    PixelfastError when nothing is left, NoSplitsError for a test split where no name says one: it is never made of the
+    images one trains on.
     """
     splits = [(each, key(each)) for each in named]
     present = {found for _, found in splits}
     if present == {None}:
         if split == "train":
             return [each for each, _ in splits]
-        raise PixelfastError(
+        raise NoSplitsError(
             f"{where} has no test split: nothing in it is named train or test; name the parts so (such as "
             "folders train and test), or ask for train where a split can be chosen"
         )

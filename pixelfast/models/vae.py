@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pixelfast.models import checks
 from pixelfast.models.conditional_layers import ConditionalLayers
 from pixelfast.models.one_level import OneLevel
@@ -62,3 +65,11 @@ class VAE(OneLevel):
         }
         network_of_pixels = ConditionalLayers(shape, pixels, (latents, 1, 1), decoder, 0, 0, 1)
         super().__init__(coding.encoder(shape, 2 * latents), network_of_pixels, kl_weight, config)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images, integers (N, C, H, W), as they are likeliest given the means of their latents: int64 likewise."""
+        params = self(images)
+        # Without temperature the noise decides nothing.
+        noise = torch.full((*images.shape, self.likelihood.draws(self.shape[0])), 0.5, dtype=torch.float64)
+        return self.likelihood.sample(params, noise.to(params.device), temperature=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from pixelfast.data import (
     Transform,
     open_data,
 )
-from pixelfast.data.splits import SplitName
+from pixelfast.data.holdout import set_aside
+from pixelfast.data.splits import NoSplitsError, SplitName
 from pixelfast.errors import PixelfastError, ShapeError
 from pixelfast.models.registry import levels_of
 from pixelfast.training.batches import BatchOrder
@@ -79,12 +80,39 @@ class ImageSet:
         return images, self._data.labels[index] if self._conditional and self._data.labels is not None else None
 
 
-def open_images(path: Path, split: SplitName, recipe: Recipe, model: Any) -> ImageSet:
-    """One split of the data set at `path`, as the recipe prepares it. Only training images are flipped.
+class Splits(NamedTuple):
+    """What to train on and what to test on; set_aside: whether the latter was made of the train split."""
 
-    Raises PixelfastError when it cannot be read, ShapeError when the model is not made for it.
+    train: ImageSet
+    test: ImageSet
+    set_aside: bool
+
+
+def open_splits(path: Path, recipe: Recipe, model: Any) -> Splits:
+    """Both splits of the data set at `path`, as the recipe prepares them.
+
+    Where nothing in the data set says a split, every `recipe.holdout`-th image is for testing. Raises PixelfastError
+    when it cannot be read, ShapeError when the model is not made for it.
     """
-    data = open_data(path, split)
+    train = open_data(path, "train")
+    made = False
+    try:
+        test = open_data(path, "test")
+    except NoSplitsError as error:
+        if recipe.holdout == 0:
+            raise NoSplitsError(f"{error}; or set holdout, to test on every so many-th image") from None
+        if len(train) < recipe.holdout:
+            raise PixelfastError(
+                f"{path} has no test split, and {len(train)} images are too few for holdout={recipe.holdout}: set "
+                "a smaller one"
+            ) from None
+        made = True
+        train, test = set_aside(train, recipe.holdout)
+    return Splits(prepared(path, train, "train", recipe, model), prepared(path, test, "test", recipe, model), made)
+
+
+def prepared(path: Path, data: ImageData, split: SplitName, recipe: Recipe, model: Any) -> ImageSet:
+    """One split of the data set at `path`, as the recipe prepares it. Only training images are flipped."""
     if data.shape != tuple(model.shape):
         raise ShapeError(
             f"{path} holds images of shape {data.shape} and the model is made for {tuple(model.shape)}; "

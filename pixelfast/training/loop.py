@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,12 @@ import torch
 from torch import nn
 
 from pixelfast import checkpoints
-from pixelfast.data.splits import SPLITS
 from pixelfast.errors import PixelfastError
 from pixelfast.models import registry
 from pixelfast.training import overrides, stages
 from pixelfast.training.distribution import Processes, processes
 from pixelfast.training.evaluate import loss_unit, total_loss
-from pixelfast.training.images import ImageSet, open_images
+from pixelfast.training.images import ImageSet, Splits, open_splits
 from pixelfast.training.noise import Use, derived_seed
 from pixelfast.training.recipe import Recipe
 from pixelfast.training.report import Report, remove_leftovers
@@ -34,7 +34,7 @@ from pixelfast.training.snapshot import (
     write_snapshot,
 )
 from pixelfast.training.start import take_weights
-from pixelfast.training.stop import asked_to_stop
+from pixelfast.training.stop import Stopped, Wish, asked_to_stop
 
 MODEL = "model.safetensors"
 SNAPSHOT_SECONDS = 60.0
@@ -85,7 +85,7 @@ def train(
 
     Raises PixelfastError when data or `out` cannot be used, when `out` holds a run and `resume` is not asked for,
     or when the loss stops being a number; CheckpointError when there is nothing to resume from, it is of another
-    recipe, or the last snapshot cannot be written. KeyboardInterrupt after Ctrl-C or SIGTERM.
+    recipe, or the last snapshot cannot be written. `stop.Stopped`, a KeyboardInterrupt, after Ctrl-C or SIGTERM.
     """
     data, out = Path(data), Path(out)
     with processes(device) as group, _own_generator(group.device):
@@ -108,8 +108,8 @@ def train(
             raise PixelfastError(
                 "parallel=fsdp shards over the processes of torchrun: torchrun -m pixelfast train ..., or parallel=ddp"
             )
-        train_images, test_images = _open_images(group, data, recipe, model)
-        run = Run(recipe, model, train_images, group)
+        images = _open_images(group, data, recipe, model)
+        run = Run(recipe, model, images.train, group)
         if saved is not None:
             run.load(saved)
             if frozen is not None:
@@ -118,8 +118,10 @@ def train(
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
         report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
         try:
-            with asked_to_stop() as stop:
-                trainer = _Trainer(run, group, data, out, report, test_images, stop.is_set)
+            if report is not None and images.set_aside:
+                report.set_aside(len(images.test))
+            with asked_to_stop() as wish:
+                trainer = _Trainer(run, group, data, out, report, images.test, wish)
                 if saved is None:
                     # A folder that cannot be written shows now, not after the first steps.
                     trainer.save(required=True)
@@ -142,7 +144,7 @@ class _Trainer:
         out: Path,
         report: Report | None,
         test_images: ImageSet,
-        stop: Callable[[], bool],
+        wish: Wish,
     ) -> None:
         self._run = run
         self._recipe = run.recipe
@@ -151,19 +153,19 @@ class _Trainer:
         self._out = out
         self._report = report
         self._test_images = test_images
-        self._stop = stop
+        self._wish = wish
         self._saved_step = run.step
         self._next_save = time.monotonic() + SNAPSHOT_SECONDS
 
     def take_steps(self) -> None:
-        """To the last step, with everything that is due on the way. KeyboardInterrupt when asked to stop."""
+        """To the last step, with everything that is due on the way. Stopped when asked to stop."""
         run, recipe = self._run, self._recipe
         while run.step < recipe.steps or run.reported < run.step:
             # A run that was stopped before its reports were made makes them before the next step.
             if run.reported == run.step:
                 run.advance()
                 self._log()
-            stop, late = self._group.any(self._stop(), self._group.first and time.monotonic() > self._next_save)
+            stop, late = self._group.any(self._wish.uttered(), self._group.first and time.monotonic() > self._next_save)
             stop = stop or not self._make_reports()
             ended = run.step == recipe.steps
             if stop or late or ended or run.step % recipe.snapshot_every == 0:
@@ -246,8 +248,8 @@ class _Trainer:
         count = min(count, len(self._test_images))
         mine = torch.arange(self._group.rank, count, self._group.world)
         show = self._report is not None and not self._report.bar.disable
-        total = total_loss(model, self._test_images.always_the_same, mine, progress=show, stop=self._stop)
-        if any(self._group.any(self._stop())):
+        total = total_loss(model, self._test_images.always_the_same, mine, progress=show, stop=self._wish.uttered)
+        if any(self._group.any(self._wish.uttered())):
             return None
         return float(self._group.sum(torch.tensor([total], dtype=torch.float64))) / count
 
@@ -258,7 +260,9 @@ class _Trainer:
                 f"go on with: pixelfast train --resume --data {shlex.quote(str(self._data))} "
                 f"--out {shlex.quote(str(self._out))}"
             )
-        raise KeyboardInterrupt
+        # The signal may have come to another process: all end with its status.
+        (terminated,) = self._group.any(self._wish.number == signal.SIGTERM)
+        raise Stopped(signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def _find_snapshot(group: Processes, out: Path, resume: bool) -> Snapshot | None:
@@ -298,19 +302,18 @@ def _check_start(recipe: Recipe, start: Path) -> None:
         raise PixelfastError(f"data_init would replace the weights of {start}: set data_init=false")
 
 
-def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> tuple[ImageSet, ImageSet]:
+def _open_images(group: Processes, data: Path, recipe: Recipe, model: nn.Module) -> Splits:
     """Both splits. The first process looks first, so that what is wrong with them is said once."""
-    opened: list[ImageSet] = []
+    opened: list[Splits] = []
 
     def look() -> str:
-        opened.extend(open_images(data, split, recipe, model) for split in SPLITS)
+        opened.append(open_splits(data, recipe, model))
         return ""
 
     group.by_first(look)
     if not opened:
         look()
-    train_images, test_images = opened
-    return train_images, test_images
+    return opened[0]
 
 
 @contextmanager

@@ -62,6 +62,13 @@ class Recipe:
     binarise: Binarise | None = field(
         default=None, metadata=_about("two levels, at the middle or drawn anew every step; none: leave them")
     )
+    holdout: int = field(
+        default=20,
+        metadata=_about(
+            "where nothing in the data is named train or test, every so many-th image is set aside to validate and "
+            "test on; 0: refuse such data"
+        ),
+    )
     flip: bool = field(default=False, metadata=_about("mirror half of the training images, drawn anew every step"))
 
     optimizer: Optimizer = field(default="adamw", metadata=_about("they differ in how weight_decay acts"))
@@ -129,6 +136,7 @@ class Recipe:
         _check(0 < self.learning_rate_decay <= 1, "learning_rate_decay", "more than 0 and at most 1", self)
         _check(all(0 <= beta < 1 for beta in self.betas), "betas", "at least 0 and less than 1", self)
         _check(0 <= self.seed < 2**64, "seed", "from 0 to 2**64 - 1", self)
+        _check(self.holdout == 0 or self.holdout >= 2, "holdout", "0 or at least 2", self)
         micro = self.micro_batch_size
         _check(
             micro is None or (micro >= 1 and self.batch_size % micro == 0),

@@ -44,6 +44,11 @@ class Report:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             self.bar.write(text)
 
+    def set_aside(self, images: int) -> None:
+        """So many images were made the test split."""
+        every = f"{self._recipe.holdout}{_ordinal_ending(self._recipe.holdout)}"
+        self.say(f"no test split: every {every} image, {images:,} of them, is set aside to validate on")
+
     def advanced(self, step: int) -> None:
         """A step was taken."""
         self.bar.update(step - self._step)
@@ -115,6 +120,11 @@ def remove_leftovers(out: Path) -> None:
     """Removes what a report of a run that was killed had begun to write."""
     for folder in (out, out / SAMPLES):
         remove_partial_files(folder)
+
+
+def _ordinal_ending(number: int) -> str:
+    """As in 1st, 12th and 23rd."""
+    return "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def _dashboard(folder: Path, step: int) -> Any:
