@@ -112,7 +112,8 @@ class _Lowering:
         table = np.where(spread(live, source), source.sites, -1)
         if self.graph.values[source.value].kind != "node":
             return np.stack([table, table])
-        return np.where(table < 0, -1, self.slots_in_order(source.value)[:, np.maximum(table, 0)])
+        slots = np.pad(self.slots_in_order(source.value), ((0, 0), (0, 1)), constant_values=-1)
+        return slots.take(table, axis=1)  # table's -1 takes the last column, which is -1
 
 
 class _KernelLowering:
