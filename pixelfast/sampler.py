@@ -180,7 +180,8 @@ class Sampler:
         self.notes = tuple(analysis.graph.notes)
         self._stream = stream
         self._problem = problem
-        self._analysis = analysis
+        self.analysis = analysis
+        """What `causality.analyse` found out about the model."""
         self._lowered = lowered
         self._threads: int | None = None
         self._lookahead: int | None = None
@@ -335,13 +336,13 @@ class Sampler:
         buffers = self._lowered.condition_buffers
         if not buffers:
             return []
-        values = self._analysis.graph.values
-        sizes = {v: (values[v].sites, values[v].channels) for v in values_of(self._analysis)}
+        values = self.analysis.graph.values
+        sizes = {v: (values[v].sites, values[v].channels) for v in values_of(self.analysis)}
         rows = [t for t in tree_flatten(condition)[0] if isinstance(t, torch.Tensor)]
         images = []
         for i in range(first, last):
             try:
-                images.append(run_prologue(self._analysis.prologue, [t[i : i + 1].cpu() for t in rows], sizes))
+                images.append(run_prologue(self.analysis.prologue, [t[i : i + 1].cpu() for t in rows], sizes))
             except (IndexError, RuntimeError) as error:
                 raise ShapeError(
                     f"the condition of image {i} is refused by the model: {str(error).splitlines()[0]}"
@@ -389,7 +390,7 @@ class Sampler:
         def run(request: Request, until: int | None) -> torch.Tensor:
             return self._collected(self._run(request, 0, request.samples, collect=True, until=until))
 
-        check_program(self._problem, self._analysis, self.program, self.backend.name, self.dtype, run)
+        check_program(self._problem, self.analysis, self.program, self.backend.name, self.dtype, run)
 
 
 def values_of(analysis: Analysis) -> list[int]:

@@ -12,7 +12,6 @@ from typing import Any
 from pixelfast import machine as machines
 from pixelfast import shipped
 from pixelfast.bench import engines, naive, plots, profile, quiet, sampling, sizes, stages, standard, versions
-from pixelfast.causality import analyse
 from pixelfast.cli import arguments, progress
 from pixelfast.cli.loading import check_pixels, hints_of, load_model
 from pixelfast.cli.outputs import Outputs
@@ -203,7 +202,7 @@ def measure(args: argparse.Namespace, model: Any, name: str) -> Figures:
     show = progress.wanted(args.progress)
     samplers, refusals = engines.compile_each(model, args.backends, args.dtypes)
     problem = make_problem(model, None, None, None, None, None)
-    analysis = analyse(problem)
+    analysis = samplers[0].analysis
     weights_read = fewest_weight_bytes(analysis.graph, analysis.ready, itemsize=1)
     attended_bytes = fewest_attended_bytes(analysis.graph, analysis.ready)
     subject = Subject(name, model, problem, samplers[0].program.flops, weights_read, attended_bytes)
