@@ -59,7 +59,7 @@ def test_codes(shared_file: Callable) -> None:
     assert found.maps["codes"].perplexity == pytest.approx(86.47, rel=1e-2)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("gated-pixelcnn-mnist", 0.9614)])
+@pytest.mark.parametrize(("name", "bits"), [("gated-pixelcnn-mnist", 0.9614), ("gated-pixelcnn-mnist-classes", 0.9189)])
 def test_bits_per_dim(name: str, bits: float, shared_file: Callable) -> None:
     """Of the first test images; the card's figure is of all."""
     data = load_mnist(shared_file("data", "mnist"), "test")

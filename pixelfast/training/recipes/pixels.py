@@ -14,6 +14,7 @@ PIXELS = (
         learning_rate=4e-3,
         validate_every=2500,
     ),
+    # From the weights of the one above: --start gated-pixelcnn-mnist.
     Recipe(
         name="gated-pixelcnn-mnist-classes",
         model="gated_pixelcnn",
@@ -24,10 +25,10 @@ PIXELS = (
             "dilations": [1, 2, 1, 4, 1, 2, 1],
             "classes": 10,
         },
-        steps=30_000,  # four epochs
-        batch_size=8,
-        learning_rate=4e-3,
-        validate_every=2500,
+        steps=9000,  # 2.4 epochs
+        batch_size=16,
+        learning_rate=3e-3,
+        validate_every=2000,
     ),
     # Section 5.5 of "Pixel Recurrent Neural Networks", whose binary MNIST this is: half the blocks, narrower.
     Recipe(
