@@ -17,6 +17,7 @@ setup: $(BUILT)
 $(SET_UP): pyproject.toml setup.py constraints/cpu.txt
 	rm -rf build
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): 1.3 GB, most of it PyTorch; a few minutes the first time"
 	$(PYTHON) -m pip install --disable-pip-version-check -q -c constraints/cpu.txt -e '.[dev]'
 	touch $@
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixelfast import errors, models
+from pixelfast import errors, models, shipped
 from pixelfast.causality import CausalityReport, check_causality
 from pixelfast.checkpoints import load, save
 from pixelfast.errors import (
@@ -42,4 +42,5 @@ __all__ = [
     "models",
     "naive_sample",
     "save",
+    "shipped",
 ]

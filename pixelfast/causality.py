@@ -185,7 +185,7 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
     lowest = torch.zeros_like(first)
     three = torch.stack([highest, first, changed])
     varied = problem.varied_condition(3)
-    others = [problem.record(torch.stack([lowest, lowest])), problem.record(three, condition=varied)]
+    others = [problem.record(torch.stack([lowest, highest])), problem.record(three, condition=varied)]
     _same_calls(*others)
     _same_arithmetic(single, others[0])
     alone, together = single.output_tensor, others[1].output_tensor
@@ -193,12 +193,13 @@ def _agree(problem: Problem, single: Recording, highest: torch.Tensor) -> list[t
         return []
     if not _close(together[0], alone[0], single.tolerance, alone):
         raise _mixing_error(problem, 0, first, lowest, highest)
-    dark = others[0].output_tensor
-    if dark is not None and not _close(dark[0], dark[1], single.tolerance, alone):
+    two = others[0].output_tensor
+    # In another place: where every image sees the first one, that one alone is as it should be.
+    if two is not None and not _close(two[1], alone[0], single.tolerance, alone):
         raise _mixing_error(problem, 1, first, lowest, highest)
     lone = problem.batch_condition(None, 1)
     examples = [(highest[None], lone, alone), (three, varied, together)]
-    return examples if dark is None else [*examples, (lowest[None], lone, dark[:1])]
+    return examples if two is None else [*examples, (lowest[None], lone, two[:1])]
 
 
 def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float, typical: torch.Tensor) -> bool:

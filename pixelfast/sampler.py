@@ -215,7 +215,8 @@ class Sampler:
                 rest is sampled given what precedes it in order, with the noise it would have had anyway.
             batch_size: images at a time; default chosen by memory. It does not change any image.
             progress: show a bar; default only on a terminal and after a second.
-            on_row: called with (row, images so far) after each image row.
+            on_row: called with (row, images so far) after each image row of a batch; the images are one tensor that
+                goes on changing, so clone it to keep a frame.
         """
         request = check_request(
             self._problem, n, seed, sample_ids, condition, temperature, mode, known, mask, batch_size

@@ -13,7 +13,7 @@ import torch
 
 from .code_completion import Given, GivenCodes, complete_codes
 from .completion import TURNS, Posterior
-from .errors import PixelfastError
+from .errors import PixelfastError, ShapeError
 from .likelihoods.base import check_images
 from .stage import PIXELS, Drawn, Stage
 
@@ -260,6 +260,10 @@ class StagedSampler:
         """
         if self._posterior is None:
             raise PixelfastError(f"a model with the stages {', '.join(self.samplers)} has no posterior of latents")
+        if not isinstance(images, torch.Tensor) or images.ndim != 4 or tuple(images.shape[1:]) != tuple(self.shape):
+            given = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+            accepted = ", ".join(map(str, self.shape))
+            raise ShapeError(f"images are {given}; reconstruct takes a tensor of integers (N, {accepted})")
         check_images(images, self.levels)
         started = time.perf_counter()
         means = self._posterior.means(images)

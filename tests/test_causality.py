@@ -201,6 +201,21 @@ def test_images_mix_across_the_batch():
     assert "row" in found.message and "column" in found.message
 
 
+@pytest.mark.parametrize("strength", [1.0, 0.01])
+def test_every_image_sees_the_first_one(strength: float):
+    """Alone, and first in a batch, an image is as it should be."""
+
+    class Following(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.pad(x, (1, -1))
+            return h + strength * (h[:1] - h)
+
+    found = report(Following(), likelihood=Bernoulli())
+    assert not found.causal
+    assert "images mix across the batch" in found.message
+    assert "the output of image 1" in found.message
+
+
 def test_only_the_first_image_sees_no_other():
     class Summing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

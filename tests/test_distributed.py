@@ -198,6 +198,7 @@ def test_the_command_line(one: Path, data: Path, tmp_path: Path) -> None:
     command = ["-m", "pixelfast", "train", "gated-pixelcnn-mnist", "--data", str(data), "--out", str(tmp_path / "out")]
     ended = torchrun(*command, *settings)
     assert ended.returncode == 0, ended.stderr
-    announced, figures = ended.stdout.splitlines()
+    begins, announced, figures = ended.stdout.splitlines()
+    assert "gated_pixelcnn, " in begins and "from step 0 to 2" in begins
     assert "now the whole test set" in announced and "bits/dim on the test split, 2 steps" in figures
     assert half_written(tmp_path / "out") == []

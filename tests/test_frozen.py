@@ -52,11 +52,17 @@ class ThroughNumpy(Base):
 
 
 @pytest.mark.parametrize(
-    "model", [FactorOfMaximum, BranchOnMaximum, BranchOnEquality, SliceByPixel, ThroughNumpy], ids=lambda m: m.__name__
+    "model", [FactorOfMaximum, BranchOnMaximum, BranchOnEquality, ThroughNumpy], ids=lambda m: m.__name__
 )
 def test_numbers_of_the_image_read_into_python(model: type[Base]) -> None:
     with pytest.raises(pixelfast.UnsupportedModelError, match=r"frozen|depends on the image"):
         pixelfast.compile(model(), (1, 4, 5), CATEGORICAL, "signed")
+
+
+def test_a_pixel_of_the_first_image_read_into_python() -> None:
+    """Frozen, and read by every image of a batch: this is said, with the place."""
+    with pytest.raises(pixelfast.CausalityError, match=r"mix across the batch at aten.select \(test_frozen.py"):
+        pixelfast.compile(SliceByPixel(), (1, 4, 5), CATEGORICAL, "signed")
 
 
 class ConditionItem(Base):

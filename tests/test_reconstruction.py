@@ -155,3 +155,16 @@ class TestCommand:
         words = ("reconstruct", "gated.safetensors", "data.npz", "--binarise", "threshold")
         status, _, err = run(*words)
         assert status == 1 and "this is a gated_pixelcnn" in err and not Path("reconstructions.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4, 24), (1, 1, 24, 4), (2, 1, 8, 11), (1, 2, 8, 12), (8, 12)])
+def test_images_of_another_shape(shape: tuple[int, ...]) -> None:
+    sampler = pixelfast.compile(small("vae").float().eval())
+    with pytest.raises(ShapeError, match=r"a tensor of integers \(N, 1, 8, 12\)"):
+        sampler.reconstruct(torch.zeros(shape, dtype=torch.long))
+
+
+def test_no_tensor() -> None:
+    sampler = pixelfast.compile(small("vae").float().eval())
+    with pytest.raises(ShapeError, match="images are ndarray"):
+        sampler.reconstruct(np.zeros((1, 1, 8, 12), np.int64))  # type: ignore[arg-type]

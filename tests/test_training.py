@@ -27,7 +27,7 @@ from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import GatedPixelCNN, registry
 from pixelfast.training import RECIPES, Recipe, bits_per_dim, blocks, loop, report, train
 from pixelfast.training.distribution import Processes
-from pixelfast.training.evaluate import mean_loss
+from pixelfast.training.evaluate import mean_loss, total_loss
 from pixelfast.training.images import open_splits
 from pixelfast.training.run import Run
 from pixelfast.training.snapshot import newest_snapshot, read_snapshot, snapshot_paths
@@ -670,3 +670,9 @@ def test_snapshots_by_the_clock(data: Path, tmp_path: Path, before_step: Any, mo
         train(replace(TINY, snapshot_every=1000, keep_snapshots=3), data=data, out=tmp_path, progress=False)
     assert [read_snapshot(path).state["step"] for path in snapshot_paths(tmp_path)] == [5, 4, 3]
     assert partial_files(tmp_path) == []
+
+
+def test_no_images_have_no_loss() -> None:
+    """As a process has that is left none of the few there are."""
+    model = registry.create(TINY.model, **TINY.config)
+    assert total_loss(model, lambda index: pytest.fail("none to take"), torch.arange(0)) == 0.0

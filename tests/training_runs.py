@@ -45,6 +45,7 @@ NOISY = replace(
     name="noisy",
     steps=6,
     validate_every=3,
+    validation_images=1,  # none is left to a second process
     model="pixelcnn_plus_plus",
     config={"shape": [1, 8, 8], "blocks": 1, "filters": 2, "mixtures": 2},
     micro_batch_size=2,

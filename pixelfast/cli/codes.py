@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "codes",
         help="what a prior of codes is worth, as a picture",
-        description=f"{__doc__} The picture has a row of each: codes drawn evenly; codes of images of the data, a "
+        description=f"{__doc__} The picture has a row of each: codes drawn evenly; codes of images of the data, "
         f"{NEAR:.0%} of them replaced; codes of the prior. Codes only make images where they fit together.",
     )
     arguments.add_model(parser)

@@ -72,7 +72,7 @@ def total_loss(
     model.eval()
     device = next(model.parameters()).device
     total = 0.0
-    parts = chosen.split(batch_size)
+    parts = chosen.split(batch_size) if len(chosen) else ()
     for part in bars.bar(parts, progress=progress, desc=loss_unit(model), unit="batch", leave=False):
         if stop():
             total = math.nan

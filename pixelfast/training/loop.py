@@ -118,8 +118,11 @@ def train(
         log_bytes = saved.state["log_bytes"] if saved is not None else 0
         report = Report(recipe, loss_unit(model), out, run.step, log_bytes, progress) if group.first else None
         try:
-            if report is not None and images.set_aside:
-                report.set_aside(len(images.test))
+            if report is not None:
+                parameters = sum(parameter.numel() for parameter in model.parameters())
+                report.begins(parameters, len(images.train), len(images.test))
+                if images.set_aside:
+                    report.set_aside(len(images.test))
             with asked_to_stop() as wish:
                 trainer = _Trainer(run, group, data, out, report, images.test, wish)
                 if saved is None:

@@ -86,7 +86,10 @@ class Recipe:
         default=1.0, metadata=_about("limit of the gradient's norm, the loss being in bits per dimension")
     )
     ema_decay: float = field(
-        default=0.999, metadata=_about("of the moving average of the weights, which is what is evaluated and saved")
+        default=0.999,
+        metadata=_about(
+            "of the moving average of the weights, which is what is evaluated and saved; less in the first steps"
+        ),
     )
     seed: int = field(default=0, metadata=_about("of first weights, order of images, augmentation and dropout"))
     data_init: bool = field(

@@ -44,6 +44,13 @@ class Report:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             self.bar.write(text)
 
+    def begins(self, parameters: int, train_images: int, test_images: int) -> None:
+        """What is trained on what, and where the losses go."""
+        self.say(
+            f"{self._recipe.model}, {parameters:,} parameters; {train_images:,} images to train on, {test_images:,} to "
+            f"test on; from step {self._step:,} to {self._recipe.steps:,}; losses are in {self._out / LOG}"
+        )
+
     def set_aside(self, images: int) -> None:
         """So many images were made the test split."""
         every = f"{self._recipe.holdout}{_ordinal_ending(self._recipe.holdout)}"

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pixelfast.errors import CheckpointError, PixelfastError
 from pixelfast.models import registry
 from pixelfast.models.initialise import initialise_from_data
 from pixelfast.training import noise, overrides
+from pixelfast.training.average import averaged
 from pixelfast.training.blocks import recompute_blocks
 from pixelfast.training.codebooks import forget, has_parameters_as_codebooks, update_codebooks
 from pixelfast.training.distribution import Processes, replicate
@@ -54,7 +54,7 @@ class Run:
             self._initialise()
         processes.same_start(self.model)
         # Copied before anything is wrapped around the model: a copy of a wrapper would call the original.
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+        self.average = averaged(self.model, recipe.ema_decay)
         objective: nn.Module = Objective(self.model)
         replicated = processes.grouped and recipe.parallel == "ddp"
         unused = replicated and self._has_unused(objective)
